@@ -1,0 +1,5 @@
+"""``python -m hq_service``: the command line without installation."""
+
+from hq_service.cli import main
+
+main()

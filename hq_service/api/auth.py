@@ -1,0 +1,54 @@
+"""Who calls. Every blueprint authenticates, but for those that say that they are public."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
+
+from flask import Blueprint, g, request
+
+from hq_service.domain.actors import Actor, Role
+from hq_service.domain.errors import Forbidden, Unauthenticated
+from hq_service.operations import keys
+from hq_service.operations.clock import now
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def authenticate() -> None:
+    """Find out whom the request's API key stands for; refuse one that stands for nobody."""
+    scheme, _, presented = request.headers.get("Authorization", "").partition(" ")
+    actor = keys.actor_of(presented.strip(), now()) if scheme.lower() == "bearer" else None
+    if actor is None:
+        raise Unauthenticated()
+    g.actor = actor
+
+
+def protect(blueprint: Blueprint) -> None:
+    """Let every route of a blueprint authenticate first."""
+    blueprint.before_request(authenticate)
+
+
+def allow(*roles: Role) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Refuse callers of any other role. Declared on every route; a test says so."""
+
+    def decorate(view: Callable[P, R]) -> Callable[P, R]:
+        @wraps(view)
+        def guarded(*arguments: P.args, **keywords: P.kwargs) -> R:
+            if current_actor().role not in roles:
+                raise Forbidden()
+            return view(*arguments, **keywords)
+
+        guarded.allowed_roles = frozenset(roles)  # type: ignore[attr-defined]
+        return guarded
+
+    return decorate
+
+
+def current_actor() -> Actor:
+    """Return the caller of the current request."""
+    actor: Any = g.actor
+    assert isinstance(actor, Actor)
+    return actor

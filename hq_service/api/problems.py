@@ -1,0 +1,221 @@
+"""Every error as a problem document (RFC 9457), and the one table of their codes.
+
+``docs/problems.md`` has a row for each; a test compares the two.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+from flask import Flask, Response, g
+from werkzeug.exceptions import HTTPException
+
+from hq_service.domain import errors
+
+CONTENT_TYPE = "application/problem+json"
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """A kind of problem: its HTTP status, a title, and what Dynamics calls it, if it does."""
+
+    status: int
+    title: str
+    retryable: bool = False
+    dynamics_code: str | None = None
+
+
+_DYNAMICS = "Microsoft_Dynamics_Commerce_Runtime_"
+
+PROBLEMS: Mapping[str, Problem] = {
+    "malformed_body": Problem(400, "The body cannot be read"),
+    "unauthenticated": Problem(401, "A valid API key is needed"),
+    "forbidden": Problem(403, "This API key may not do this"),
+    "foreign_terminal": Problem(403, "Not this key's store and terminal"),
+    "foreign_store": Problem(403, "Not this key's store"),
+    "terminal_retired": Problem(
+        403, "The register is retired", dynamics_code=f"{_DYNAMICS}TerminalNotFound"
+    ),
+    "not_found": Problem(404, "Not found"),
+    "instrument_not_found": Problem(404, "No such instrument"),
+    "batch_not_found": Problem(404, "No such batch"),
+    "method_not_allowed": Problem(405, "The method is not allowed here"),
+    "lock_lost": Problem(409, "The instrument no longer carries this lock"),
+    "insufficient_balance": Problem(
+        409,
+        "The balance does not cover the amount",
+        dynamics_code=f"{_DYNAMICS}PaymentAmountExceedsGiftBalance",
+    ),
+    "currency_mismatch": Problem(
+        409,
+        "The instrument is in another currency",
+        dynamics_code=f"{_DYNAMICS}GiftCardCurrencyMismatch",
+    ),
+    "voided": Problem(
+        409,
+        "This business key was voided",
+        dynamics_code=f"{_DYNAMICS}PaymentAlreadyVoided",
+    ),
+    "held": Problem(409, "This line is held in a case"),
+    "already_concluded": Problem(409, "This line is already concluded"),
+    "instrument_already_in_transaction": Problem(
+        409,
+        "The instrument is already in this transaction",
+        dynamics_code=f"{_DYNAMICS}NoMoreThanOneOperationWithAGiftCard",
+    ),
+    "instrument_already_active": Problem(409, "The instrument was issued before"),
+    "instrument_not_active": Problem(409, "The instrument is not active yet"),
+    "instrument_blocked": Problem(409, "The instrument is blocked"),
+    "instrument_expired": Problem(409, "The instrument has expired"),
+    "instrument_closed": Problem(409, "The instrument is closed"),
+    "instrument_applied": Problem(409, "The credit memo was used"),
+    "instrument_exists": Problem(409, "The number is taken"),
+    "precondition_failed": Problem(412, "It was changed meanwhile"),
+    "payload_too_large": Problem(413, "The body is too large"),
+    "unsupported_media_type": Problem(415, "The content type is not supported"),
+    "validation_failed": Problem(422, "The request does not fit its schema"),
+    "business_key_reused": Problem(422, "The business key stands for something else"),
+    "batch_id_reused": Problem(422, "The batch_id stands for other bytes"),
+    "instrument_locked": Problem(423, "Another transaction holds the instrument", retryable=True),
+    "precondition_required": Problem(428, "If-Match is needed"),
+    "internal_error": Problem(500, "An internal error", retryable=True),
+    "unavailable": Problem(
+        503,
+        "The database is away or too busy",
+        retryable=True,
+        dynamics_code=f"{_DYNAMICS}HeadquarterCommunicationFailure",
+    ),
+    "outcome_unknown": Problem(503, "Whether it was applied is not known", retryable=True),
+}
+
+REMEDIES: Mapping[str, str] = {
+    "malformed_body": "Send one JSON document in UTF-8, with each member once.",
+    "unauthenticated": "Send the header Authorization: Bearer and a key that is not revoked.",
+    "forbidden": "Use a key with another role.",
+    "instrument_not_found": "Check kind and number.",
+    "batch_not_found": "Check store_id and batch_id.",
+    "lock_lost": "Void the line, lock the instrument again and repeat under a new line.",
+    "insufficient_balance": "Ask for no more than the lock's max_amount_minor.",
+    "currency_mismatch": "Use the currency of the instrument.",
+    "voided": "Use a new line; a voided business key never has an effect.",
+    "held": "An administrator resolves the case; do not repeat the line under another key.",
+    "already_concluded": "Repeat the conclusion to learn its result; it needs no lock.",
+    "instrument_already_in_transaction": "Conclude or release the first line before the second.",
+    "instrument_already_active": "Load the instrument instead of issuing it.",
+    "instrument_not_active": "Conclude the issue of the instrument first.",
+    "instrument_blocked": "Take another tender; an administrator can unblock the instrument.",
+    "instrument_expired": "Take another tender.",
+    "instrument_closed": "Take another tender.",
+    "instrument_applied": "Take another tender; a credit memo is used once.",
+    "instrument_exists": "Choose another number, or leave it out and HQ makes one.",
+    "precondition_failed": "Read it again, look at what changed, and edit that.",
+    "validation_failed": "Mend what errors point at and send it again.",
+    "business_key_reused": "Give every line of every transaction a business key of its own.",
+    "batch_id_reused": "Give every batch an id of its own; repeat a batch with the same bytes.",
+    "instrument_locked": "Wait for Retry-After, or take another tender.",
+    "precondition_required": "Send If-Match with the ETag that you read.",
+    "internal_error": "Repeat it with the same business key; tell the operator the request_id.",
+}
+"""What to do about it, where the raiser does not say it better."""
+
+_CODE_OF_HTTP = {
+    400: "malformed_body",
+    404: "not_found",
+    405: "method_not_allowed",
+    413: "payload_too_large",
+    415: "unsupported_media_type",
+    422: "validation_failed",
+}
+
+
+def problem(
+    code: str,
+    detail: str | None = None,
+    members: Mapping[str, Any] | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> Response:
+    """Render a problem document; ``retry_after_seconds`` in ``members`` becomes Retry-After."""
+    kind = PROBLEMS[code]
+    extra = dict(members or {})
+    document = {
+        "type": f"/problems/{code}",
+        "title": kind.title,
+        "status": kind.status,
+        "detail": detail or REMEDIES.get(code) or kind.title,
+        "code": code,
+        "request_id": g.get("request_id"),
+        "retryable": kind.retryable,
+    }
+    if kind.dynamics_code is not None:
+        document["dynamics_code"] = kind.dynamics_code
+    response = Response(
+        orjson.dumps({**document, **extra}),
+        status=kind.status,
+        content_type=CONTENT_TYPE,
+        headers=dict(headers or {}),
+    )
+    if "retry_after_seconds" in extra:
+        response.headers["Retry-After"] = str(extra["retry_after_seconds"])
+    if kind.status == 401:
+        response.headers["WWW-Authenticate"] = 'Bearer realm="hq"'
+    g.outcome = code
+    return response
+
+
+def register(app: Flask) -> None:
+    """Let the application answer every error as a problem document."""
+
+    @app.errorhandler(errors.HqError)
+    def hq_error(error: errors.HqError) -> Response:
+        return problem(error.code, error.detail, error.members)
+
+    @app.errorhandler(HTTPException)
+    def http_error(error: HTTPException) -> Response:
+        code = _CODE_OF_HTTP.get(error.code or 500, "internal_error")
+        members: dict[str, Any] = {}
+        messages = getattr(error, "data", {}).get("messages")  # put there by the schema parser
+        if messages:
+            members["errors"] = [
+                {"pointer": pointer, "detail": text} for pointer, text in pointers(messages)
+            ]
+        headers = {
+            name: value
+            for name, value in error.get_headers()
+            if name in ("Allow", "Retry-After", "Accept")
+        }
+        return problem(code, None, members, headers)
+
+    @app.errorhandler(Exception)
+    def unexpected(error: Exception) -> Response:
+        # The text of the error may hold what the request held: it goes nowhere but its type.
+        logger.error(
+            "internal error",
+            extra={"action": "internal_error", "error": type(error).__name__},
+            exc_info=app.config.get("SHOW_TRACEBACKS", False),
+        )
+        return problem("internal_error")
+
+
+def pointers(messages: object, prefix: str = "") -> list[tuple[str, str]]:
+    """Return the faults of a schema as JSON pointers and sentences."""
+    if isinstance(messages, Mapping):
+        found = []
+        for name, inner in messages.items():
+            place = (
+                prefix if name in ("json", "_schema", "headers") else f"{prefix}/{_escaped(name)}"
+            )
+            found += pointers(inner, place)
+        return found
+    if isinstance(messages, list | tuple):
+        return [pair for one in messages for pair in pointers(one, prefix)]
+    return [(prefix, str(messages))]
+
+
+def _escaped(name: object) -> str:
+    return str(name).replace("~", "~0").replace("/", "~1")[:64]

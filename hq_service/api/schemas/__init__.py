@@ -1,0 +1,1 @@
+"""The shapes of requests and answers. Meaning is checked in the domain."""

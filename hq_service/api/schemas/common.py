@@ -1,0 +1,154 @@
+"""Fields and schemas that several endpoints share."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from marshmallow import RAISE, Schema, ValidationError, fields, validate
+
+from hq_service.domain.model import HQ, Kind
+from hq_service.domain.money import AMOUNT_MINOR_MAX, CURRENCY_EXPONENTS
+from hq_service.domain.reading import IDENTIFIER_PATTERN, LINE_NUMBER_MAX
+
+REASON_LENGTH_MAX = 500
+
+
+class StrictSchema(Schema):
+    """A schema that refuses members it does not know."""
+
+    class Meta:
+        """Unknown members are faults, not decoration."""
+
+        unknown = RAISE
+
+
+class StrictInteger(fields.Integer):
+    """An integer, written as one: no text, no 1.0, no true."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **keywords: Any) -> Any:
+        if type(value) is not int:
+            raise ValidationError("Must be an integer.")
+        return super()._deserialize(value, attr, data, **keywords)
+
+
+class StrictText(fields.String):
+    """A text without control characters, which no screen and no log should have to show."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **keywords: Any) -> Any:
+        text = super()._deserialize(value, attr, data, **keywords)
+        if any(ord(character) < 32 or ord(character) == 127 for character in text):
+            raise ValidationError("Must not have control characters.")
+        return text
+
+
+class StrictUuid(fields.UUID):
+    """A UUID in its usual form, in small letters or capitals; never nil."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **keywords: Any) -> Any:
+        if not isinstance(value, str) or len(value) != 36:
+            raise ValidationError("Must be a UUID.")
+        parsed: UUID | None = super()._deserialize(value, attr, data, **keywords)
+        if parsed is None or not parsed.int or str(parsed) != value.lower():
+            raise ValidationError("Must be a UUID.")
+        return parsed
+
+
+def identifier(**keywords: Any) -> StrictText:
+    """Return a field for a name that a client chose: of a store, terminal, transaction, batch."""
+    return StrictText(
+        required=True, validate=validate.Regexp(rf"^{IDENTIFIER_PATTERN}\Z"), **keywords
+    )
+
+
+def amount_minor(minimum: int = 1, **keywords: Any) -> StrictInteger:
+    """Return a field for an amount in the currency's smallest unit."""
+    return StrictInteger(
+        required=True,
+        validate=validate.Range(minimum, AMOUNT_MINOR_MAX),
+        metadata={"format": "int64", "description": "In the currency's smallest unit."},
+        **keywords,
+    )
+
+
+def kind() -> StrictText:
+    """Return a field for the kind of an instrument."""
+    return StrictText(required=True, validate=validate.OneOf([one.value for one in Kind]))
+
+
+def number(*, required: bool = True) -> StrictText:
+    """Return a field for a card number: a secret, in bodies only."""
+    return StrictText(
+        required=required,
+        load_only=True,
+        validate=validate.Length(1, 64),
+        metadata={"description": "8 to 32 letters or digits; spaces and hyphens are ignored."},
+    )
+
+
+def currency() -> StrictText:
+    """Return a field for a currency code of ISO 4217."""
+
+    def is_known(value: str) -> None:
+        if value not in CURRENCY_EXPONENTS:
+            raise ValidationError("Must be a currency code of ISO 4217.")
+
+    return StrictText(
+        required=True, validate=is_known, metadata={"pattern": "^[A-Z]{3}$", "example": "SEK"}
+    )
+
+
+def not_headquarters(value: str) -> None:
+    """Refuse the name that HQ books under."""
+    if value == HQ:
+        raise ValidationError("Is reserved.")
+
+
+class BusinessKeySchema(StrictSchema):
+    """The identity of a line, online and offline alike, for ever."""
+
+    store_id = StrictText(
+        required=True,
+        validate=[validate.Regexp(rf"^{IDENTIFIER_PATTERN}\Z"), not_headquarters],
+    )
+    terminal_id = identifier()
+    transaction_id = identifier()
+    line = StrictInteger(required=True, validate=validate.Range(1, LINE_NUMBER_MAX))
+
+
+class InstrumentSchema(Schema):
+    """An instrument, as a terminal may see it."""
+
+    instrument_id = fields.UUID(required=True)
+    kind = fields.String(required=True)
+    number_last4 = fields.String(required=True)
+    currency = fields.String(required=True)
+    balance_minor = fields.Integer(required=True)
+    status = fields.String(required=True)
+
+
+class FaultSchema(Schema):
+    """One fault, and where it is."""
+
+    pointer = fields.String(required=True, metadata={"description": "A JSON pointer (RFC 6901)."})
+    detail = fields.String(required=True)
+
+
+class ProblemSchema(Schema):
+    """A problem document (RFC 9457). ``code`` is stable; the texts are for people."""
+
+    type = fields.String(required=True)
+    title = fields.String(required=True)
+    status = fields.Integer(required=True)
+    detail = fields.String(required=True)
+    code = fields.String(required=True)
+    request_id = fields.String(required=True)
+    retryable = fields.Boolean(required=True)
+    dynamics_code = fields.String()
+    errors = fields.List(fields.Nested(FaultSchema))
+
+
+def instant(value: datetime) -> str:
+    """Write an instant for an answer, in UTC."""
+    return value.isoformat().replace("+00:00", "Z")

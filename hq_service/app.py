@@ -1,0 +1,90 @@
+"""The application: the one place where the layers meet."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from flask import Flask
+from flask_smorest import Api
+
+from hq_service import __version__, observability
+from hq_service.api import health, offline_batches, parameters, problems, selling
+from hq_service.api.admin import instruments as admin_instruments
+from hq_service.api.admin import parameters as admin_parameters
+from hq_service.api.schemas.common import ProblemSchema
+from hq_service.api.schemas.selling import OfflineBatchRequestSchema
+from hq_service.settings import Settings, settings_from
+from hq_service.store import database
+
+BLUEPRINTS = (
+    health.blueprint,
+    selling.blueprint,
+    offline_batches.blueprint,
+    parameters.blueprint,
+    admin_parameters.blueprint,
+    admin_instruments.blueprint,
+)
+
+SECURITY = {"type": "http", "scheme": "bearer", "description": "An API key."}
+
+
+class HqApi(Api):
+    """The OpenAPI description, with our own problem documents in it."""
+
+    ERROR_SCHEMA = ProblemSchema
+
+
+def create_app(settings: Settings) -> Flask:
+    """Return the application for some settings; nothing is read from anywhere else."""
+    app = Flask(__name__, static_folder=None)
+    app.config.update(
+        SETTINGS=settings,
+        SHOW_TRACEBACKS=settings.environment != "production",
+        SQLALCHEMY_DATABASE_URI=settings.database_url,
+        SQLALCHEMY_ENGINE_OPTIONS=engine_options(settings),
+        API_TITLE="HQ balance and lock authority",
+        API_VERSION=__version__,
+        OPENAPI_VERSION="3.1.0",
+        OPENAPI_URL_PREFIX="/",
+        OPENAPI_JSON_PATH="openapi.json",
+        API_SPEC_OPTIONS={
+            "components": {"securitySchemes": {"apiKey": SECURITY}},
+            "security": [{"apiKey": []}],
+            "info": {
+                "description": "The authority over gift card and credit memo balances and locks.",
+                "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+            },
+        },
+    )
+    database.db.init_app(app)
+    with app.app_context():
+        database.listen(database.db.engine)
+    database.watchdog.deadline_seconds = settings.commit_deadline_seconds
+    observability.register(app)
+    api = HqApi(app)
+    api.spec.components.schema("OfflineBatchRequest", schema=OfflineBatchRequestSchema)
+    for blueprint in BLUEPRINTS:
+        api.register_blueprint(blueprint)
+    problems.register(app)
+    return app
+
+
+def engine_options(settings: Settings) -> dict[str, Any]:
+    """Return how connections are pooled: one per request thread, checked before use."""
+    return {
+        "pool_size": settings.threads,
+        "max_overflow": 2,
+        "pool_timeout": 3,
+        "pool_pre_ping": True,
+        # An error's text goes to logs; what was bound to a statement must not.
+        "hide_parameters": True,
+        "connect_args": {"connect_timeout": 3, "application_name": "hq-service"},
+    }
+
+
+def from_environment() -> Flask:
+    """Return the application as the environment describes it: what gunicorn calls."""
+    settings = settings_from(os.environ)
+    observability.configure_logging(settings.log_level)
+    return create_app(settings)

@@ -1,0 +1,283 @@
+"""The command line: each verb calls one operation or starts one program."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+from alembic import command
+from alembic.config import Config
+
+from hq_service import __version__
+from hq_service.app import create_app
+from hq_service.domain.errors import HqError
+from hq_service.domain.keyring import Keyring
+from hq_service.embedded_postgres import EmbeddedPostgres, EmbeddedPostgresError
+from hq_service.operations import database, demo_data, offline_batches
+from hq_service.operations.clock import now
+from hq_service.settings import Settings, SettingsError, is_production, settings_from
+
+DEMO_KEYS_FILE = "demo-keys.json"
+DEFAULT_PORT = 8080
+
+
+class Group(click.Group):
+    """A group whose commands end with a sentence instead of a traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; what can be expected to go wrong is told in one line."""
+        try:
+            return super().invoke(ctx)
+        except (SettingsError, EmbeddedPostgresError) as error:
+            raise click.ClickException(str(error)) from error
+        except HqError as error:
+            raise click.ClickException(f"{error.code}: {error}") from error
+
+
+@click.group(cls=Group)
+@click.version_option(__version__, prog_name="hq")
+def main() -> None:
+    """The headquarters authority over gift card and credit memo balances and locks."""
+
+
+@main.command()
+@click.option(
+    "--port", type=click.IntRange(1, 65_535), help="Default: the variable PORT, else 8080."
+)
+def serve(port: int | None) -> None:
+    """Serve until Ctrl-C; without DATABASE_URL on an embedded database of its own."""
+    chosen = port or _port_from_environment()
+    address = os.environ.get("HQ_BIND") or f"127.0.0.1:{chosen}"
+    _require_free_port(address)
+    is_embedded = not os.environ.get("DATABASE_URL")
+    if is_embedded:
+        _start_embedded()
+    settings = settings_from(os.environ)
+    if is_embedded:
+        _prepare(settings)
+        _create_demo_data(settings)
+    click.echo(_welcome(address))
+    sys.stdout.flush()
+    os.environ["HQ_BIND"] = address
+    configuration = Path(__file__).with_name("server.py")
+    os.execv(
+        sys.executable,
+        [sys.executable, "-m", "gunicorn", "--config", str(configuration)],
+    )
+
+
+@main.group()
+def db() -> None:
+    """Prepare a database; start, stop and look into the embedded one."""
+
+
+@db.command()
+def migrate() -> None:
+    """Bring the tables of DATABASE_URL (or the embedded database) up to date."""
+    with _settings_of_database() as settings:
+        _migrate(settings)
+    click.echo("The tables are up to date.")
+
+
+@db.command()
+def init() -> None:
+    """Migrate, and set time-outs and durability on the role that the service connects as."""
+    with _settings_of_database() as settings:
+        _prepare(settings)
+    click.echo("The database is ready.")
+
+
+@db.command()
+def start() -> None:
+    """Start the embedded database and leave it running; `hq db stop` ends it."""
+    click.echo(EmbeddedPostgres().start())
+
+
+@db.command()
+def stop() -> None:
+    """Stop the embedded database, whoever uses it."""
+    EmbeddedPostgres().stop()
+    click.echo("The embedded database is stopped.")
+
+
+@db.command()
+def status() -> None:
+    """Tell where the embedded database is and whether it runs."""
+    found = EmbeddedPostgres().status()
+    click.echo(f"running:   {'yes' if found.is_running else 'no'}")
+    click.echo(f"data:      {found.data_directory}")
+    click.echo(f"log:       {found.log_file}")
+    click.echo(f"programs:  {found.binaries} (PostgreSQL {found.major_version})")
+
+
+@db.command()
+def psql() -> None:
+    """Open an interactive SQL session on the embedded database."""
+    embedded = EmbeddedPostgres()
+    embedded.start()
+    arguments = embedded.psql_command()
+    os.execv(arguments[0], arguments)
+
+
+@main.command("demo-keys")
+def demo_keys() -> None:
+    """Print the API keys of the demo data as shell exports, for eval."""
+    for name, key in _read_demo_keys().items():
+        click.echo(f"export {name}={key}")
+
+
+@main.command("settle-pending")
+def settle_pending() -> None:
+    """Finish every offline batch that a crash left unsettled."""
+    with _application() as settings:
+        settled = offline_batches.settle_pending(
+            _keyring(settings), now(), chunk_lines=settings.settle_chunk_lines
+        )
+    for store_id, batch_id in settled:
+        click.echo(f"settled {store_id} {batch_id}")
+    click.echo(f"{len(settled)} batches were pending, 0 are.")
+
+
+@main.command()
+def openapi() -> None:
+    """Print the OpenAPI 3.1 description of the service."""
+    click.echo(json.dumps(description(), indent=2, sort_keys=True))
+
+
+def description() -> dict[str, Any]:
+    """Return the OpenAPI description; needs no database."""
+    environ = {
+        "DATABASE_URL": "postgresql://nowhere/nothing",
+        "HQ_NUMBER_SECRET": "00" * 32,
+        "HQ_GRANT_KEYS": "k1:" + "00" * 32,
+    }
+    app = create_app(settings_from(environ))
+    answer = app.test_client().get("/openapi.json")
+    found: dict[str, Any] = answer.get_json()
+    return found
+
+
+def _start_embedded() -> EmbeddedPostgres:
+    """Start the embedded database and describe it, with its secrets, in the environment."""
+    if is_production(os.environ):
+        raise SettingsError(
+            "HQ_ENV is production and DATABASE_URL is not set. Production never falls back to the"
+            " embedded database: set DATABASE_URL to your PostgreSQL."
+        )
+    embedded = EmbeddedPostgres()
+    embedded.join()
+    os.environ["DATABASE_URL"] = embedded.start()
+    os.environ.setdefault("HQ_NUMBER_SECRET", embedded.secret("number-secret").hex())
+    os.environ.setdefault("HQ_GRANT_KEYS", f"k1:{embedded.secret('grant-key').hex()}")
+    return embedded
+
+
+@contextmanager
+def _settings_of_database() -> Iterator[Settings]:
+    """Give the settings for DATABASE_URL, or for the embedded database while it is used."""
+    if os.environ.get("DATABASE_URL"):
+        yield settings_from(os.environ)
+        return
+    embedded = _start_embedded()
+    try:
+        yield settings_from(os.environ)
+    finally:
+        del os.environ["DATABASE_URL"]
+        embedded.leave()
+
+
+@contextmanager
+def _application() -> Iterator[Settings]:
+    with _settings_of_database() as settings, create_app(settings).app_context():
+        yield settings
+
+
+def _keyring(settings: Settings) -> Keyring:
+    return Keyring(settings.number_secret, settings.grant_keys)
+
+
+def _prepare(settings: Settings) -> None:
+    _migrate(settings)
+    with create_app(settings).app_context():
+        database.set_role_settings()
+
+
+def _migrate(settings: Settings) -> None:
+    configuration = Config(toml_file=_root() / "pyproject.toml")
+    configuration.attributes["database_url"] = settings.database_url
+    command.upgrade(configuration, "head")
+
+
+def _root() -> Path:
+    return Path(__file__).resolve().parent.parent
+
+
+def _create_demo_data(settings: Settings) -> None:
+    with create_app(settings).app_context():
+        made = demo_data.create(_keyring(settings), now())
+    if made is None:
+        return
+    path = EmbeddedPostgres().directory / DEMO_KEYS_FILE
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        json.dump(made.keys, file, indent=2)
+    click.echo("Demo data is there. These API keys are shown only now:\n")
+    for name, key in made.keys.items():
+        click.echo(f"  {name:<18} {key}")
+    click.echo(f"\n(kept for you alone in {path}; `hq demo-keys` prints them again)\n")
+
+
+def _read_demo_keys() -> dict[str, str]:
+    path = EmbeddedPostgres().directory / DEMO_KEYS_FILE
+    try:
+        found: dict[str, str] = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise click.ClickException(
+            "There is no demo data yet. Start the service once with `make run`."
+        ) from None
+    return found
+
+
+def _port_from_environment() -> int:
+    text = os.environ.get("PORT") or str(DEFAULT_PORT)
+    if not text.isdigit() or not 1 <= int(text) <= 65_535:
+        raise SettingsError("PORT must be a whole number from 1 to 65535.")
+    return int(text)
+
+
+def _require_free_port(address: str) -> None:
+    """Refuse a taken port before anything is started: gunicorn would try for five seconds."""
+    host, _, port = address.rpartition(":")
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, int(port)))
+        except OSError as error:
+            _taken(address, error)
+
+
+def _taken(address: str, error: OSError) -> NoReturn:
+    raise click.ClickException(
+        f"{address} cannot be used ({error.strerror}). Something else may be listening there, a"
+        " second `make run` perhaps: stop it, or choose another port with PORT=8081 make run."
+    ) from error
+
+
+def _welcome(address: str) -> str:
+    return f"""
+The balance and lock authority is at http://{address} (Ctrl-C stops it).
+
+What to type next, in another terminal:
+
+  make demo                                   the whole story, played by two tills
+  eval "$(.venv/bin/hq demo-keys)"            the demo's API keys as variables
+  curl http://{address}/readyz          what was checked before taking requests
+  curl http://{address}/openapi.json    every endpoint
+"""

@@ -1,0 +1,209 @@
+"""Locks: who may take one, what state it is in, what its holder may do offline.
+
+States are derived by comparing with ``now``; nothing has to sweep for them to be right.
+Source: design section 4; documents "Seamless offline switch", on locking when a card is added.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from uuid import UUID
+
+from hq_service.domain.grants import Grant
+from hq_service.domain.model import (
+    BusinessKey,
+    Instrument,
+    InstrumentStatus,
+    Lock,
+    LockEnd,
+    Purpose,
+    Terminal,
+)
+from hq_service.domain.parameters import RELEASE, Parameters
+
+
+class LockState(StrEnum):
+    """What a live lock amounts to at a moment."""
+
+    ACTIVE = "active"
+    SUSPECT = "suspect"  # granted, its holder is silent: presumed offline, refuses everybody
+    LAPSED = "lapsed"  # no grant, its holder is silent: the next terminal may take it
+    HORIZON = "horizon"  # its grant has run out and the parameter says to free it
+
+
+class LockRefusal(StrEnum):
+    """Why a lock is not given."""
+
+    VOIDED = "voided"
+    ALREADY_CONCLUDED = "already_concluded"
+    INSTRUMENT_ALREADY_IN_TRANSACTION = "instrument_already_in_transaction"
+    INSTRUMENT_LOCKED = "instrument_locked"
+    INSTRUMENT_ALREADY_ACTIVE = "instrument_already_active"
+    INSTRUMENT_NOT_ACTIVE = "instrument_not_active"
+    INSTRUMENT_BLOCKED = "instrument_blocked"
+    INSTRUMENT_EXPIRED = "instrument_expired"
+    INSTRUMENT_CLOSED = "instrument_closed"
+    INSTRUMENT_APPLIED = "instrument_applied"
+
+
+@dataclass(frozen=True, slots=True)
+class LockRequest:
+    """A terminal's wish to lock an instrument; ``amount_minor`` only for credits."""
+
+    key: BusinessKey
+    purpose: str
+    amount_minor: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Acquisition:
+    """What became of a lock request: exactly one of a lock and a refusal.
+
+    ``is_new`` tells a fresh lock from the same one asked for again; ``displaced`` is the lock that
+    gave way, with how it ended.
+    """
+
+    lock: Lock | None = None
+    is_new: bool = False
+    displaced: Lock | None = None
+    displaced_end: LockEnd | None = None
+    refusal: LockRefusal | None = None
+    holder_state: LockState | None = None
+
+
+_STATUS_REFUSALS = {
+    InstrumentStatus.PENDING: LockRefusal.INSTRUMENT_NOT_ACTIVE,
+    InstrumentStatus.BLOCKED: LockRefusal.INSTRUMENT_BLOCKED,
+    InstrumentStatus.EXPIRED: LockRefusal.INSTRUMENT_EXPIRED,
+    InstrumentStatus.CLOSED: LockRefusal.INSTRUMENT_CLOSED,
+    InstrumentStatus.APPLIED: LockRefusal.INSTRUMENT_APPLIED,
+}
+
+
+def state_of(
+    lock: Lock, holder_last_seen_at: datetime | None, parameters: Parameters, now: datetime
+) -> LockState:
+    """Return the state of a live lock; the lease is the holder's, not the lock's."""
+    if is_past_horizon(lock, parameters, now):
+        return LockState.HORIZON
+    if now <= lease_ends_at(lock, holder_last_seen_at, parameters):
+        return LockState.ACTIVE
+    return LockState.LAPSED if lock.grant_until is None else LockState.SUSPECT
+
+
+def is_past_horizon(lock: Lock, parameters: Parameters, now: datetime) -> bool:
+    """Tell whether a granted lock has ended because its grant ran out and is not sticky."""
+    return (
+        lock.grant_until is not None and parameters.on_horizon == RELEASE and now > lock.grant_until
+    )
+
+
+def lease_ends_at(
+    lock: Lock, holder_last_seen_at: datetime | None, parameters: Parameters
+) -> datetime:
+    """Return until when the holder counts as present."""
+    seen_at = max(holder_last_seen_at or lock.locked_at, lock.locked_at)
+    return seen_at + timedelta(seconds=parameters.lease_seconds)
+
+
+def acquire(
+    request: LockRequest,
+    instrument: Instrument,
+    *,
+    is_voided: bool,
+    is_concluded: bool,
+    holder_last_seen_at: datetime | None,
+    terminal: Terminal,
+    granting: Parameters | None,
+    parameters: Parameters,
+    lock_id: UUID,
+    now: datetime,
+) -> Acquisition:
+    """Decide on a lock request; the order of the rules is the order of precedence.
+
+    ``is_voided`` and ``is_concluded`` say what is known of the request's business key;
+    ``granting`` are the parameters at the revision that the terminal acknowledged, None if it
+    acknowledged none; ``parameters`` those in force at HQ.
+    """
+    if is_voided:
+        return Acquisition(refusal=LockRefusal.VOIDED)
+    held = instrument.lock
+    if held is not None and held.key == request.key:
+        return Acquisition(lock=held)
+    if is_concluded:
+        return Acquisition(refusal=LockRefusal.ALREADY_CONCLUDED)
+    if held is not None and held.belongs_to(request.key):
+        return Acquisition(refusal=LockRefusal.INSTRUMENT_ALREADY_IN_TRANSACTION)
+    refusal = _refusal_by_status(request, instrument)
+    if refusal is not None:
+        return Acquisition(refusal=refusal)
+    displaced_end = None
+    if held is not None:
+        state = state_of(held, holder_last_seen_at, parameters, now)
+        if state in (LockState.ACTIVE, LockState.SUSPECT):
+            return Acquisition(refusal=LockRefusal.INSTRUMENT_LOCKED, holder_state=state)
+        displaced_end = LockEnd.LAPSED if state is LockState.LAPSED else LockEnd.HORIZON
+    lock = _new_lock(request, instrument, terminal, granting, lock_id, now)
+    return Acquisition(lock=lock, is_new=True, displaced=held, displaced_end=displaced_end)
+
+
+def may_be_granted(terminal: Terminal, granting: Parameters | None, kind: str) -> bool:
+    """Tell whether a terminal gets grants: by the revision it acknowledged, nothing else."""
+    return (
+        terminal.supports_offline
+        and granting is not None
+        and granting.allows_concluding_offline(kind)
+    )
+
+
+def grant_of(lock: Lock, instrument: Instrument) -> Grant | None:
+    """Return the grant that goes with a lock; asked for again, it is the same one."""
+    if lock.grant_until is None or lock.grant_revision is None:
+        return None
+    return Grant(
+        lock_id=lock.lock_id,
+        key=lock.key,
+        instrument_id=instrument.instrument_id,
+        kind=instrument.kind,
+        currency=instrument.currency,
+        amount_minor=lock.amount_minor,
+        revision=lock.grant_revision,
+        issued_at=lock.locked_at,
+        until=lock.grant_until,
+    )
+
+
+def _refusal_by_status(request: LockRequest, instrument: Instrument) -> LockRefusal | None:
+    if request.purpose == Purpose.ISSUE:
+        if instrument.status == InstrumentStatus.PENDING:
+            return None
+        if instrument.status == InstrumentStatus.ACTIVE:
+            return LockRefusal.INSTRUMENT_ALREADY_ACTIVE
+    return _STATUS_REFUSALS.get(InstrumentStatus(instrument.status))
+
+
+def _new_lock(
+    request: LockRequest,
+    instrument: Instrument,
+    terminal: Terminal,
+    granting: Parameters | None,
+    lock_id: UUID,
+    now: datetime,
+) -> Lock:
+    amount_minor = request.amount_minor
+    lock = Lock(
+        lock_id=lock_id,
+        store_id=request.key.store_id,
+        terminal_id=request.key.terminal_id,
+        transaction_id=request.key.transaction_id,
+        line=request.key.line,
+        purpose=request.purpose,
+        amount_minor=instrument.balance_minor if amount_minor is None else amount_minor,
+        locked_at=now,
+    )
+    if granting is not None and may_be_granted(terminal, granting, instrument.kind):
+        lock.grant_until = now + timedelta(hours=granting.offline_grant_hours)
+        lock.grant_revision = granting.revision
+    return lock

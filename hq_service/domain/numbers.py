@@ -1,0 +1,94 @@
+"""Card numbers: secrets that are turned into an instrument id and then forgotten.
+
+Source: design decision 0002, ``docs/decisions/``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+from datetime import datetime
+from uuid import UUID
+
+from hq_service.domain.model import BusinessKey
+
+NUMBER_LENGTH_MIN = 8
+NUMBER_LENGTH_MAX = 32
+BUCKETS = 1024
+
+_SEPARATORS = str.maketrans("", "", " -")
+_NORMALISED = re.compile(rf"[0-9A-Z]{{{NUMBER_LENGTH_MIN},{NUMBER_LENGTH_MAX}}}")
+# Without I, L, O and U, which people misread (Crockford's base 32).
+_ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+_GENERATED_LENGTH = 16  # 80 bits: not to be guessed, short enough to be typed
+
+_DIGIT_RUN = re.compile(r"\d(?: ?\d){7,}")
+_GENERATED_RUN = re.compile(rf"(?<![0-9A-Za-z])[{_ALPHABET}]{{{_GENERATED_LENGTH}}}(?![0-9A-Za-z])")
+_NUMBER_MEMBER = re.compile(r'("number"\s*:\s*")((?:[^"\\]|\\.)*)')
+
+
+def normalise(number: str) -> str | None:
+    """Return the number as it is hashed: upper case, no spaces or hyphens; None if it is none."""
+    candidate = number.translate(_SEPARATORS).upper()
+    return candidate if _NORMALISED.fullmatch(candidate) else None
+
+
+def instrument_id_of(secret: bytes, kind: str, normalised_number: str) -> UUID:
+    """Return the id that a number stands for: the id *is* the look-up, no index needed.
+
+    Units: the first 16 bytes of HMAC-SHA256 over kind and number, with the number secret.
+    """
+    message = f"{kind}\x00{normalised_number}".encode("ascii")
+    return UUID(bytes=hmac.digest(secret, message, hashlib.sha256)[:16])
+
+
+def bucket_of(instrument_id: UUID) -> int:
+    """Return the bucket, 0..1023: the top ten bits of the id."""
+    return instrument_id.int >> 118
+
+
+def number_made_for(secret: bytes, kind: str, key: BusinessKey) -> str:
+    """Return the number that HQ makes for a business key: the same key, the same number.
+
+    So a repeat can tell the number again although it is stored nowhere.
+    """
+    fields = ("made", kind, key.store_id, key.terminal_id, key.transaction_id, str(key.line))
+    # Length-prefixed, so that no two keys can be written as the same bytes.
+    message = b"".join(
+        len(part).to_bytes(2) + part for part in (field.encode("utf-8") for field in fields)
+    )
+    bits = int.from_bytes(hmac.digest(secret, message, hashlib.sha256)[:10])
+    return "".join(_ALPHABET[(bits >> shift) & 31] for shift in range(75, -1, -5))
+
+
+def last4(normalised_number: str) -> str:
+    """Return what may be stored and shown of a number."""
+    return normalised_number[-4:]
+
+
+def mask(text: str) -> str:
+    """Hide whatever may be a card number, but for its last four characters.
+
+    Used on lines that could not be read: every ``"number"`` member, every run of eight or more
+    digits (spaces between them allowed) and everything that looks like a number HQ makes.
+    """
+
+    def hide(found: str) -> str:
+        return f"***{found[-4:]}" if len(found) > 4 else "***"
+
+    text = _NUMBER_MEMBER.sub(lambda match: match[1] + hide(match[2]), text)
+    text = _GENERATED_RUN.sub(lambda match: hide(match[0]), text)
+    return _DIGIT_RUN.sub(lambda match: hide(match[0]), text)
+
+
+def uuid7(now: datetime, random_bytes: bytes) -> UUID:
+    """Return a UUIDv7 (RFC 9562): time-ordered, so that indexes grow at their right edge.
+
+    Shapes: ``random_bytes`` are ten bytes from the operating system.
+    """
+    milliseconds = int(now.timestamp() * 1000)
+    value = (milliseconds << 80) | int.from_bytes(random_bytes)
+    value = (value & ~(0xF << 76)) | (0x7 << 76)
+    value = (value & ~(0x3 << 62)) | (0x2 << 62)
+    return UUID(int=value)

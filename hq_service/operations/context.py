@@ -1,0 +1,41 @@
+"""What a judgement depends on, gathered once per operation."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from hq_service.domain.actors import Actor
+from hq_service.domain.keyring import Keyring
+from hq_service.domain.model import BusinessKey, Terminal
+from hq_service.domain.parameters import Parameters
+from hq_service.domain.settlement import Context
+from hq_service.store import parameters, terminals
+from hq_service.store.database import Connection
+
+TOUCHES_PER_LEASE = 10
+"""Presence is written at most once per tenth of the lease, so that the hot path hardly pays."""
+
+
+def online_context(key: BusinessKey, actor: Actor, keyring: Keyring, now: datetime) -> Context:
+    """Return the context of a command that its terminal sends itself."""
+    in_force = parameters.in_force_at(key.store_id, parameters.latest_revision(key.store_id))
+    terminal = Terminal(key.store_id, key.terminal_id, supports_offline=True)
+    return Context(
+        received_at=now,
+        now=now,
+        parameters=in_force,
+        terminals={(key.store_id, key.terminal_id): terminal},
+        parameters_at={},
+        keyring=keyring,
+        actor=actor.name,
+        is_offline=False,
+    )
+
+
+def touch_if_due(
+    connection: Connection, terminal: Terminal, in_force: Parameters, now: datetime
+) -> None:
+    """Renew the lease of a terminal that was just heard of, unless that was done recently."""
+    due_after = timedelta(seconds=in_force.lease_seconds / TOUCHES_PER_LEASE)
+    if terminal.last_seen_at is None or now - terminal.last_seen_at >= due_after:
+        terminals.touch(connection, terminal.store_id, terminal.terminal_id, now)

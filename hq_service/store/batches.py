@@ -1,0 +1,250 @@
+"""Offline batches: received first, settled afterwards, never lost in between."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import orjson
+from sqlalchemy import select
+from sqlalchemy.dialects.postgresql import insert
+
+from hq_service.domain.model import BusinessKey, Line, UnreadableLine
+from hq_service.domain.numbers import bucket_of
+from hq_service.domain.settlement import LineResult
+from hq_service.store import tables
+from hq_service.store.arrays import instant_array, plain_array, text_array
+from hq_service.store.database import Connection, db
+from hq_service.store.statements import statement
+
+PART_LINES = 2_000
+"""How many lines one stored part holds: what is in memory at once when a batch is read again."""
+
+Batch = tables.OfflineBatch
+Settled = tuple[Line, LineResult]
+
+
+def receive(header: dict[str, Any], lines: Iterable[Line | UnreadableLine]) -> bool:
+    """Store a batch as received; tell whether it is new.
+
+    One with the same id that is there already is left as it is, whatever its content.
+    """
+    created = db.session.scalar(
+        insert(Batch).values(**header).on_conflict_do_nothing().returning(Batch.batch_id)
+    )
+    if created is None:
+        return False
+    stored = [packed(line) for line in lines]
+    db.session.add_all(
+        tables.OfflineBatchPart(
+            store_id=header["store_id"],
+            batch_id=header["batch_id"],
+            part=start // PART_LINES,
+            lines=orjson.dumps(stored[start : start + PART_LINES]),
+        )
+        for start in range(0, len(stored), PART_LINES)
+    )
+    return True
+
+
+def get(store_id: str, batch_id: str) -> Batch | None:
+    """Return the header of a batch, None if HQ never received it."""
+    return db.session.get(Batch, (store_id, batch_id), populate_existing=True)
+
+
+def get_for_update(store_id: str, batch_id: str) -> Batch | None:
+    """Return the header of a batch with its row lock: one settles it at a time."""
+    return db.session.get(Batch, (store_id, batch_id), with_for_update=True, populate_existing=True)
+
+
+def unsettled(store_id: str | None = None) -> list[tuple[str, str]]:
+    """Return (store, batch) of what is received and not settled, in order of arrival."""
+    wanted = select(Batch.store_id, Batch.batch_id).where(Batch.settled_at.is_(None))
+    if store_id is not None:
+        wanted = wanted.where(Batch.store_id == store_id)
+    rows = db.session.execute(wanted.order_by(Batch.received_at, Batch.batch_id))
+    return [(row.store_id, row.batch_id) for row in rows]
+
+
+def lines_of(store_id: str, batch_id: str) -> list[Line | UnreadableLine]:
+    """Return the lines of a batch as received, in the order of the sender's array."""
+    parts = db.session.scalars(
+        select(tables.OfflineBatchPart.lines)
+        .where(
+            tables.OfflineBatchPart.store_id == store_id,
+            tables.OfflineBatchPart.batch_id == batch_id,
+        )
+        .order_by(tables.OfflineBatchPart.part)
+    )
+    return [_unpacked(store_id, one) for part in parts for one in orjson.loads(part)]
+
+
+def packed(line: Line | UnreadableLine) -> list[Any]:
+    """Return a line as it is stored: a list that JSON can hold."""
+    if isinstance(line, UnreadableLine):
+        return [line.position, line.masked_text, line.reason]
+    return [
+        line.position,
+        line.key.terminal_id,
+        line.key.transaction_id,
+        line.key.line,
+        line.operation,
+        line.instrument_id,
+        line.amount_minor,
+        line.currency,
+        line.status,
+        line.lock_id,
+        line.original,
+        line.grant,
+        line.parameter_revision,
+        line.concluded_at,
+        line.journal_id,
+        line.sequence,
+    ]
+
+
+def _unpacked(store_id: str, stored: list[Any]) -> Line | UnreadableLine:
+    if len(stored) == 3:
+        return UnreadableLine(store_id, *stored)
+    position, terminal_id, transaction_id, number, operation, instrument_id, *rest = stored
+    amount, currency, status, lock_id, original, grant, revision, concluded, journal, seq = rest
+    return Line(
+        key=BusinessKey(store_id, terminal_id, transaction_id, number),
+        operation=operation,
+        instrument_id=UUID(instrument_id),
+        amount_minor=amount,
+        currency=currency,
+        status=status,
+        lock_id=UUID(lock_id) if lock_id else None,
+        original=BusinessKey(*original) if original else None,
+        grant=grant,
+        parameter_revision=revision,
+        concluded_at=datetime.fromisoformat(concluded) if concluded else None,
+        journal_id=journal,
+        sequence=seq,
+        position=position,
+    )
+
+
+def insert_lines(
+    connection: Connection, batch_id: str, settled: Sequence[Settled], now: datetime
+) -> None:
+    """Append settled lines with their outcomes. Call it inside a pipeline."""
+    lines = [line for line, _ in settled]
+    results = [result for _, result in settled]
+    originals = [line.original or (None, None, None, None) for line in lines]
+    connection.execute(
+        statement("insert_offline_lines"),
+        {
+            "batch_id": batch_id,
+            "settled_at": now,
+            "buckets": plain_array(bucket_of(line.instrument_id) for line in lines),
+            "instrument_ids": plain_array(line.instrument_id for line in lines),
+            "store_ids": text_array(line.key.store_id for line in lines),
+            "positions": plain_array(line.position for line in lines),
+            "terminal_ids": text_array(line.key.terminal_id for line in lines),
+            "journal_ids": text_array(line.journal_id for line in lines),
+            "sequences": plain_array(line.sequence for line in lines),
+            "transaction_ids": text_array(line.key.transaction_id for line in lines),
+            "lines": plain_array(line.key.line for line in lines),
+            "statuses": text_array(line.status for line in lines),
+            "operations": text_array(line.operation for line in lines),
+            "amounts_minor": plain_array(line.amount_minor for line in lines),
+            "currencies": text_array(line.currency for line in lines),
+            "lock_ids": plain_array(line.lock_id for line in lines),
+            "concluded_at": instant_array(line.concluded_at for line in lines),
+            "outcomes": text_array(result.outcome for result in results),
+            "original_outcomes": text_array(result.original_outcome for result in results),
+            "codes": text_array(" ".join(result.codes) for result in results),
+            "funded_minor": plain_array(result.funded_minor for result in results),
+            "shortfalls_minor": plain_array(result.shortfall_minor for result in results),
+            "balances_after_minor": plain_array(result.balance_after_minor for result in results),
+            "case_ids": plain_array(result.case_id for result in results),
+            "remainder_ids": plain_array(result.remainder_id for result in results),
+            "original_store_ids": text_array(one[0] for one in originals),
+            "original_terminal_ids": text_array(one[1] for one in originals),
+            "original_transaction_ids": text_array(one[2] for one in originals),
+            "original_lines": plain_array(one[3] for one in originals),
+        },
+    )
+
+
+def insert_quarantined(
+    connection: Connection,
+    batch_id: str,
+    quarantined: Sequence[tuple[UnreadableLine, LineResult]],
+    now: datetime,
+) -> None:
+    """Append quarantined lines. Call it inside a pipeline."""
+    connection.execute(
+        statement("insert_quarantined_lines"),
+        {
+            "store_id": quarantined[0][0].store_id,
+            "batch_id": batch_id,
+            "settled_at": now,
+            "positions": plain_array(line.position for line, _ in quarantined),
+            "codes": text_array(" ".join(result.codes) for _, result in quarantined),
+            "reasons": text_array(line.reason for line, _ in quarantined),
+            "masked_texts": text_array(line.masked_text for line, _ in quarantined),
+            "case_ids": plain_array(result.case_id for _, result in quarantined),
+        },
+    )
+
+
+def insert_cases(
+    connection: Connection,
+    batch_id: str | None,
+    opened: Sequence[tuple[Line | UnreadableLine, LineResult]],
+    now: datetime,
+) -> None:
+    """Open cases; one that is there already stays as it is. Call it inside a pipeline."""
+    readable = [line if isinstance(line, Line) else None for line, _ in opened]
+    results = [result for _, result in opened]
+    connection.execute(
+        statement("insert_cases"),
+        {
+            "batch_id": batch_id,
+            "opened_at": now,
+            "case_ids": plain_array(result.case_id for result in results),
+            "outcomes": text_array(result.outcome for result in results),
+            "codes": text_array(" ".join(result.codes) for result in results),
+            "store_ids": text_array(
+                line.key.store_id if isinstance(line, Line) else line.store_id for line, _ in opened
+            ),
+            "terminal_ids": text_array(line.key.terminal_id if line else None for line in readable),
+            "transaction_ids": text_array(
+                line.key.transaction_id if line else None for line in readable
+            ),
+            "lines": plain_array(line.key.line if line else None for line in readable),
+            "operations": text_array(line.operation if line else None for line in readable),
+            "instrument_ids": plain_array(
+                line.instrument_id if line else None for line in readable
+            ),
+            "amounts_minor": plain_array(line.amount_minor if line else None for line in readable),
+            "shortfalls_minor": plain_array(result.shortfall_minor for result in results),
+            "currencies": text_array(line.currency if line else None for line in readable),
+            "positions": plain_array(line.position for line, _ in opened),
+        },
+    )
+
+
+def read_lines(
+    connection: Connection, store_id: str, batch_id: str, *, after: int, limit: int
+) -> list[dict[str, Any]]:
+    """Return settled lines with their outcomes, by position, from the one after ``after``."""
+    cursor = connection.execute(
+        statement("read_offline_lines"),
+        {"store_id": store_id, "batch_id": batch_id, "after": after, "limit": limit},
+    )
+    names = [column.name for column in cursor.description or ()]
+    return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+
+
+def count_outcomes(connection: Connection, store_id: str, batch_id: str) -> dict[str, int]:
+    """Return how many lines of a batch came to which outcome."""
+    rows = connection.execute(
+        statement("count_outcomes"), {"store_id": store_id, "batch_id": batch_id}
+    )
+    return dict(rows.fetchall())

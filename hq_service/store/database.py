@@ -1,0 +1,185 @@
+"""The database: one session, one way to commit.
+
+`transactional` is the only caller of ``commit()``. READ COMMITTED with ordered row locks; an
+operation that met a deadlock, a serialization failure or a lock time-out is run again as a whole,
+at most `MAX_ATTEMPTS` times.
+"""
+
+from __future__ import annotations
+
+import functools
+import random
+import time
+import weakref
+from collections.abc import Callable
+from typing import Any, Concatenate, NoReturn, ParamSpec, TypeVar
+
+import psycopg
+import sqlalchemy.exc
+from flask_sqlalchemy import SQLAlchemy
+from sqlalchemy import Engine, event
+
+from hq_service.domain.errors import HqError, OutcomeUnknown, Unavailable
+from hq_service.store.tables import Base
+from hq_service.store.watchdog import CommitWatchdog
+
+MAX_ATTEMPTS = 3
+RETRY_AFTER_SECONDS = 2
+
+# Serialization failure, deadlock, lock time-out, a unique key that slipped in meanwhile: nothing
+# was done, and the whole, tried again, reads what it could not see.
+_RETRYABLE = frozenset({"40001", "40P01", "55P03", "23505"})
+# Connection trouble, resources, shutdown: the database is away or full, and will be back.
+_AWAY = ("08", "53", "57P")
+_QUERY_CANCELLED = "57014"
+
+P = ParamSpec("P")
+R = TypeVar("R")
+Connection = psycopg.Connection[tuple[Any, ...]]
+
+db = SQLAlchemy(model_class=Base)
+watchdog = CommitWatchdog()
+
+# Connections whose last commit was told to stop waiting for its standby.
+_unconfirmed: weakref.WeakSet[Connection] = weakref.WeakSet()
+
+
+def listen(engine: Engine) -> None:
+    """Watch every new connection for the notice that a commit did not wait for its standby."""
+
+    @event.listens_for(engine, "connect")
+    def connected(connection: Connection, _record: object) -> None:
+        reference = weakref.ref(connection)
+
+        def noticed(diagnostic: psycopg.errors.Diagnostic) -> None:
+            # PostgreSQL says COMMIT and success here, although a failover may lose the commit.
+            text = diagnostic.message_primary or ""
+            found = reference()
+            if diagnostic.sqlstate == "01000" and "synchronous replication" in text and found:
+                _unconfirmed.add(found)
+
+        connection.add_notice_handler(noticed)
+
+
+def transactional(operation: Callable[Concatenate[Connection, P], R]) -> Callable[P, R]:
+    """Make a function one database transaction: it gets the connection as first argument.
+
+    It commits when the function returns and rolls back when it raises. The function may run more
+    than once, so it must do nothing but database work.
+
+    Raises:  Unavailable when the database is away (not applied); OutcomeUnknown when the commit
+             was sent and its answer did not come.
+    """
+
+    @functools.wraps(operation)
+    def run(*arguments: P.args, **keywords: P.kwargs) -> R:
+        for attempt in range(1, MAX_ATTEMPTS + 1):
+            try:
+                connection = _connection()
+                result = operation(connection, *arguments, **keywords)
+                db.session.flush()
+            except HqError:
+                db.session.rollback()
+                raise
+            except (psycopg.Error, sqlalchemy.exc.SQLAlchemyError) as error:
+                _give_up()
+                if _sqlstate(error) in _RETRYABLE and attempt < MAX_ATTEMPTS:
+                    # Spread out, so that two that met do not meet again.
+                    time.sleep(random.uniform(0.01, 0.1) * attempt)  # noqa: S311 - not a secret
+                    continue
+                _translate(error)
+            except BaseException:
+                _give_up()
+                raise
+            _commit(connection)
+            return result
+        raise AssertionError("the last attempt returns or raises")
+
+    return run
+
+
+def reading(operation: Callable[Concatenate[Connection, P], R]) -> Callable[P, R]:
+    """Make a function one read: it gets the connection as first argument and commits nothing."""
+
+    @functools.wraps(operation)
+    def run(*arguments: P.args, **keywords: P.kwargs) -> R:
+        try:
+            return operation(_connection(), *arguments, **keywords)
+        except (psycopg.Error, sqlalchemy.exc.SQLAlchemyError) as error:
+            _translate(error)
+        finally:
+            _give_up()
+
+    return run
+
+
+def confirm_durable(connection: Connection) -> None:
+    """Make a transaction that wrote nothing wait for the standby like one that wrote.
+
+    A replayed success must survive a failover as the first answer does: after a crash-restart the
+    primary shows commits that no standby has.
+    """
+    connection.execute("SELECT pg_logical_emit_message(true, 'hq', '')")
+
+
+def _connection() -> Connection:
+    raw = db.session.connection().connection.driver_connection
+    assert isinstance(raw, psycopg.Connection)
+    return raw
+
+
+def _commit(connection: Connection) -> None:
+    """Commit, and never cancel it: a deadline shuts the socket, which leaves the outcome open."""
+    try:
+        with watchdog.deadline(connection):
+            db.session.commit()
+    except (psycopg.Error, sqlalchemy.exc.SQLAlchemyError) as error:
+        sqlstate = _sqlstate(error)
+        _give_up()
+        if sqlstate is None or sqlstate.startswith(("08", "57P")):
+            raise _outcome_unknown() from error
+        _translate(error)  # the server said no: certainly not applied
+    if connection in _unconfirmed:
+        _unconfirmed.discard(connection)
+        raise _outcome_unknown()
+
+
+def _outcome_unknown() -> OutcomeUnknown:
+    return OutcomeUnknown(
+        "The database did not confirm the commit. The operation may or may not be applied:"
+        " repeat it with the same business key to find out.",
+        retry_after_seconds=RETRY_AFTER_SECONDS,
+    )
+
+
+def _give_up() -> None:
+    """Roll back; a connection that cannot even do that is thrown away."""
+    try:
+        db.session.rollback()
+    except (psycopg.Error, sqlalchemy.exc.SQLAlchemyError):
+        db.session().invalidate()
+
+
+def _sqlstate(error: BaseException) -> str | None:
+    original = getattr(error, "orig", None) or error
+    sqlstate = getattr(original, "sqlstate", None)
+    return sqlstate if isinstance(sqlstate, str) else None
+
+
+def _translate(error: Exception) -> NoReturn:
+    """Raise what a caller is told about a database error that was not cured by trying again."""
+    sqlstate = _sqlstate(error)
+    original = getattr(error, "orig", None) or error
+    is_away = sqlstate is None and isinstance(
+        original, psycopg.OperationalError | psycopg.InterfaceError | sqlalchemy.exc.TimeoutError
+    )
+    is_busy = sqlstate is not None and (
+        sqlstate in _RETRYABLE or sqlstate.startswith(_AWAY) or sqlstate == _QUERY_CANCELLED
+    )
+    if is_away or is_busy:
+        raise Unavailable(
+            "The database is away or too busy; this request was not applied. Repeat it with the"
+            " same business key.",
+            retry_after_seconds=RETRY_AFTER_SECONDS,
+        ) from error
+    raise error

@@ -1,0 +1,173 @@
+"""Instruments and their live locks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from hq_service.domain.model import EndedLock, Instrument, Lock
+from hq_service.domain.numbers import bucket_of
+from hq_service.store.arrays import instant_array, plain_array, text_array
+from hq_service.store.database import Connection
+from hq_service.store.statements import statement
+
+
+def read(connection: Connection, instrument_id: UUID) -> Instrument | None:
+    """Return an instrument as it is now, locking nothing; None if HQ does not know it."""
+    row = connection.execute(
+        statement("read_instrument"),
+        {"bucket": bucket_of(instrument_id), "instrument_id": instrument_id},
+    ).fetchone()
+    return instrument_from(row) if row else None
+
+
+def load_for_update(connection: Connection, ids: Iterable[UUID]) -> Any:
+    """Send the statement that locks the rows of some instruments, in id order.
+
+    Returns: a cursor whose rows `instrument_from` reads, so that a pipeline can go on.
+    """
+    wanted = sorted(set(ids))
+    return connection.execute(
+        statement("load_instruments_for_update"),
+        {
+            "buckets": plain_array(map(bucket_of, wanted)),
+            "instrument_ids": plain_array(wanted),
+        },
+    )
+
+
+def instrument_from(row: Sequence[Any]) -> Instrument:
+    """Return the instrument of a row of ``read_instrument`` or its sibling for update."""
+    lock = Lock(*row[8:]) if row[8] is not None else None
+    identity = row[0], row[1], row[2], row[3]
+    return Instrument(*identity, row[4], row[5], row[6], row[7], lock)
+
+
+def insert(connection: Connection, created: Sequence[Instrument], now: datetime) -> int:
+    """Insert new instruments, without locks; return how many of them were new."""
+    cursor = connection.execute(
+        statement("insert_instruments"),
+        {
+            "buckets": plain_array(bucket_of(one.instrument_id) for one in created),
+            "instrument_ids": plain_array(one.instrument_id for one in created),
+            "kinds": text_array(one.kind for one in created),
+            "currencies": text_array(one.currency for one in created),
+            "numbers_last4": text_array(one.number_last4 for one in created),
+            "statuses": text_array(one.status for one in created),
+            "balances_minor": plain_array(one.balance_minor for one in created),
+            "versions": plain_array(one.version for one in created),
+            "created_at": now,
+        },
+    )
+    return cursor.rowcount
+
+
+def update(connection: Connection, changed: Sequence[Instrument]) -> None:
+    """Write back balance, status, remainder and whether the lock is still there."""
+    connection.execute(
+        statement("update_instruments"),
+        {
+            "buckets": plain_array(bucket_of(one.instrument_id) for one in changed),
+            "instrument_ids": plain_array(one.instrument_id for one in changed),
+            "balances_minor": plain_array(one.balance_minor for one in changed),
+            "versions": plain_array(one.version for one in changed),
+            "statuses": text_array(one.status for one in changed),
+            "remainder_ids": plain_array(one.remainder_id for one in changed),
+            "are_locked": plain_array(one.lock is not None for one in changed),
+        },
+    )
+
+
+def set_lock(connection: Connection, seen: Instrument, lock: Lock) -> bool:
+    """Give a lock if the row is still as it was seen; tell whether it was."""
+    bucket = bucket_of(seen.instrument_id)
+    cursor = connection.execute(
+        statement("set_lock"),
+        {
+            "bucket": bucket,
+            "instrument_id": seen.instrument_id,
+            "seen_version": seen.version,
+            "seen_status": seen.status,
+            "seen_lock_id": seen.lock.lock_id if seen.lock else None,
+            "lock_id": lock.lock_id,
+            "store_id": lock.store_id,
+            "terminal_id": lock.terminal_id,
+            "transaction_id": lock.transaction_id,
+            "line": lock.line,
+            "purpose": lock.purpose,
+            "amount_minor": lock.amount_minor,
+            "locked_at": lock.locked_at,
+            "grant_until": lock.grant_until,
+            "grant_revision": lock.grant_revision,
+        },
+    )
+    if cursor.rowcount != 1:
+        return False
+    connection.execute(
+        statement("insert_live_lock"),
+        {
+            "bucket": bucket,
+            "instrument_id": seen.instrument_id,
+            "lock_id": lock.lock_id,
+            "store_id": lock.store_id,
+            "terminal_id": lock.terminal_id,
+            "locked_at": lock.locked_at,
+            "amount_minor": lock.amount_minor,
+            "grant_until": lock.grant_until,
+        },
+    )
+    return True
+
+
+def delete_live_locks(connection: Connection, freed: Sequence[tuple[UUID, Lock]]) -> None:
+    """Strike freed locks off the list of live ones."""
+    connection.execute(
+        statement("delete_live_locks"),
+        {
+            "buckets": plain_array(bucket_of(instrument_id) for instrument_id, _ in freed),
+            "instrument_ids": plain_array(instrument_id for instrument_id, _ in freed),
+            "lock_ids": plain_array(lock.lock_id for _, lock in freed),
+        },
+    )
+
+
+def insert_lock_events(connection: Connection, ended: Sequence[EndedLock]) -> None:
+    """Append how locks ended otherwise than by a posting."""
+    locks = [one.lock for one in ended]
+    connection.execute(
+        statement("insert_lock_events"),
+        {
+            "buckets": plain_array(bucket_of(one.instrument_id) for one in ended),
+            "instrument_ids": plain_array(one.instrument_id for one in ended),
+            "lock_ids": plain_array(lock.lock_id for lock in locks),
+            "store_ids": text_array(lock.store_id for lock in locks),
+            "terminal_ids": text_array(lock.terminal_id for lock in locks),
+            "transaction_ids": text_array(lock.transaction_id for lock in locks),
+            "lines": plain_array(lock.line for lock in locks),
+            "purposes": text_array(lock.purpose for lock in locks),
+            "amounts_minor": plain_array(lock.amount_minor for lock in locks),
+            "locked_at": instant_array(lock.locked_at for lock in locks),
+            "grants_until": instant_array(lock.grant_until for lock in locks),
+            "grant_revisions": plain_array(lock.grant_revision for lock in locks),
+            "ended": text_array(one.end for one in ended),
+            "ended_at": instant_array(one.ended_at for one in ended),
+            "ended_by": text_array(one.ended_by for one in ended),
+            "reasons": text_array(one.reason for one in ended),
+        },
+    )
+
+
+def read_lock_event(
+    connection: Connection, instrument_id: UUID, lock_id: UUID
+) -> tuple[str, str, str, str, int] | None:
+    """Return how a lock ended and the business key it was for; None if it did not end so."""
+    return connection.execute(
+        statement("read_lock_event"),
+        {
+            "bucket": bucket_of(instrument_id),
+            "instrument_id": instrument_id,
+            "lock_id": lock_id,
+        },
+    ).fetchone()

@@ -1,0 +1,206 @@
+"""What a settlement reads and writes: a fixed number of statements, whatever its size."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from hq_service.domain.model import BusinessKey, Content, Instrument, Line, Posting
+from hq_service.domain.numbers import bucket_of
+from hq_service.domain.settlement import (
+    GoneLock,
+    Known,
+    LineResult,
+    Outcome,
+    Settlement,
+    case_id_of,
+)
+from hq_service.store import instruments
+from hq_service.store.arrays import instant_array, plain_array, text_array
+from hq_service.store.database import Connection
+from hq_service.store.statements import statement
+
+
+def load(
+    connection: Connection, lines: Sequence[Line], named_lock_ids: Mapping[int, UUID]
+) -> tuple[dict[UUID, Instrument], Known]:
+    """Lock the rows of the instruments that the lines touch, then read what is known of them.
+
+    The keys are read by later statements than the row locks: in one and the same statement a
+    racing duplicate would not be seen.
+
+    Shapes:  ``named_lock_ids`` place in ``lines`` -> the lock that the line or its grant names.
+    """
+    known = Known()
+    with connection.pipeline():
+        locked = instruments.load_for_update(connection, (line.instrument_id for line in lines))
+        voided = connection.execute(
+            statement("read_voids_by_key"), _key_arrays(line.key for line in lines)
+        )
+        known.results = read_results(connection, [line.key for line in lines])
+        found = {row[0]: instruments.instrument_from(row) for row in locked.fetchall()}
+        known.voided = {BusinessKey(*row) for row in voided.fetchall()}
+    _read_locks_that_are_gone(connection, lines, named_lock_ids, found, known)
+    return found, known
+
+
+def read_results(
+    connection: Connection, keys: Sequence[BusinessKey]
+) -> dict[BusinessKey, dict[Content, LineResult]]:
+    """Return what some business keys came to: postings and held lines, by their content."""
+    results: dict[BusinessKey, dict[Content, LineResult]] = {}
+    arrays = _key_arrays(keys)
+    with connection.pipeline():
+        posted = connection.execute(statement("read_postings_by_key"), arrays)
+        held = connection.execute(statement("read_held_by_key"), arrays)
+        # Held first: where a held line was applied later, its posting is the result to tell.
+        for outcome, cursor in ((Outcome.HELD, held), (Outcome.APPLIED, posted)):
+            for row in cursor.fetchall():
+                key, content, result = _known_line(outcome, row)
+                results.setdefault(key, {})[content] = result
+    return results
+
+
+def _known_line(outcome: Outcome, row: Sequence[Any]) -> tuple[BusinessKey, Content, LineResult]:
+    key = BusinessKey(*row[:4])
+    original = BusinessKey(*row[8:12]) if row[8] is not None else None
+    content = Content(row[4], row[5], row[6], row[7], original)
+    codes, funded_minor, shortfall_minor, balance_after_minor, remainder_id, *held = row[12:]
+    result = LineResult(
+        outcome,
+        tuple(codes),
+        funded_minor,
+        shortfall_minor,
+        balance_after_minor,
+        case_id=held[0] if held else None,
+        remainder_id=remainder_id,
+    )
+    if result.case_id is None and result.needs_case:
+        result.case_id = case_id_of(key, content)
+    return key, content, result
+
+
+def _read_locks_that_are_gone(
+    connection: Connection,
+    lines: Sequence[Line],
+    named_lock_ids: Mapping[int, UUID],
+    found: Mapping[UUID, Instrument],
+    known: Known,
+) -> None:
+    """Read how the locks ended that are not live on their instruments any more."""
+    gone: set[tuple[UUID, str, str, str]] = set()
+    named: set[tuple[int, UUID]] = set()
+    for place, line in enumerate(lines):
+        instrument = found.get(line.instrument_id)
+        if instrument is None:
+            continue
+        lock = instrument.lock
+        lock_id = named_lock_ids.get(place)
+        if lock is None or not lock.belongs_to(line.key):
+            gone.add((line.instrument_id, *line.key[:3]))
+        if lock_id is not None and (lock is None or lock.lock_id != lock_id):
+            named.add((bucket_of(line.instrument_id), lock_id))
+    if not gone and not named:
+        return
+    owners, lock_ids = sorted(gone), sorted(named)
+    with connection.pipeline():
+        ended = connection.execute(
+            statement("read_gone_locks"),
+            {
+                "buckets": plain_array(bucket_of(owner[0]) for owner in owners),
+                "instrument_ids": plain_array(owner[0] for owner in owners),
+                "store_ids": text_array(owner[1] for owner in owners),
+                "terminal_ids": text_array(owner[2] for owner in owners),
+                "transaction_ids": text_array(owner[3] for owner in owners),
+            },
+        )
+        spent = connection.execute(
+            statement("read_consumed_locks"),
+            {
+                "buckets": plain_array(bucket for bucket, _ in lock_ids),
+                "lock_ids": plain_array(lock_id for _, lock_id in lock_ids),
+            },
+        )
+        for row in ended.fetchall():
+            known.gone_locks.setdefault(row[:4], []).append(GoneLock(*row[4:9]))
+            if row[9] is not None:
+                known.consumed_locks[row[4]] = BusinessKey(*row[9:])
+        for row in spent.fetchall():
+            known.consumed_locks[row[0]] = BusinessKey(*row[1:])
+
+
+def _key_arrays(keys: Iterable[BusinessKey]) -> dict[str, str]:
+    """Return business keys as the four arrays that the statements take; each key once."""
+    distinct = sorted(set(keys))
+    return {
+        "store_ids": text_array(key.store_id for key in distinct),
+        "terminal_ids": text_array(key.terminal_id for key in distinct),
+        "transaction_ids": text_array(key.transaction_id for key in distinct),
+        "lines": plain_array(key.line for key in distinct),
+    }
+
+
+def save(connection: Connection, settlement: Settlement, now: datetime) -> None:
+    """Store what a fold did to instruments, locks and postings. Call it inside a pipeline."""
+    if settlement.created:
+        # Empty first: what they are worth comes with the update, beside its posting.
+        instruments.insert(connection, [_newborn(one) for one in settlement.created.values()], now)
+    if settlement.postings:
+        insert_postings(connection, settlement.postings, now)
+    if settlement.instruments:
+        instruments.update(connection, list(settlement.instruments.values()))
+    if settlement.freed_locks:
+        instruments.delete_live_locks(connection, settlement.freed_locks)
+    if settlement.ended_locks:
+        instruments.insert_lock_events(connection, settlement.ended_locks)
+
+
+def _newborn(created: Instrument) -> Instrument:
+    return Instrument(
+        created.instrument_id,
+        created.kind,
+        created.currency,
+        created.number_last4,
+        "pending",
+        balance_minor=0,
+        version=0,
+        remainder_id=None,
+        lock=None,
+    )
+
+
+def insert_postings(connection: Connection, postings: Sequence[Posting], now: datetime) -> None:
+    """Append postings; a key that is there already raises a unique violation."""
+    originals = [one.original or (None, None, None, None) for one in postings]
+    connection.execute(
+        statement("insert_postings"),
+        {
+            "buckets": plain_array(bucket_of(one.instrument_id) for one in postings),
+            "instrument_ids": plain_array(one.instrument_id for one in postings),
+            "versions": plain_array(one.version for one in postings),
+            "store_ids": text_array(one.key.store_id for one in postings),
+            "terminal_ids": text_array(one.key.terminal_id for one in postings),
+            "transaction_ids": text_array(one.key.transaction_id for one in postings),
+            "lines": plain_array(one.key.line for one in postings),
+            "entries": text_array(one.entry for one in postings),
+            "operations": text_array(one.operation for one in postings),
+            "currencies": text_array(one.currency for one in postings),
+            "amounts_minor": plain_array(one.amount_minor for one in postings),
+            "funded_minor": plain_array(one.funded_minor for one in postings),
+            "shortfalls_minor": plain_array(one.shortfall_minor for one in postings),
+            "changes_minor": plain_array(one.change_minor for one in postings),
+            "balances_after_minor": plain_array(one.balance_after_minor for one in postings),
+            "codes": text_array(" ".join(one.codes) for one in postings),
+            "posted_at": now,
+            "concluded_at": instant_array(one.concluded_at for one in postings),
+            "lock_ids": plain_array(one.lock_id for one in postings),
+            "locked_at": instant_array(one.locked_at for one in postings),
+            "original_store_ids": text_array(one[0] for one in originals),
+            "original_terminal_ids": text_array(one[1] for one in originals),
+            "original_transaction_ids": text_array(one[2] for one in originals),
+            "original_lines": plain_array(one[3] for one in originals),
+            "related_instrument_ids": plain_array(one.related_instrument_id for one in postings),
+        },
+    )

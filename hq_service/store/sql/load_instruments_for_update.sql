@@ -1,0 +1,11 @@
+-- The instruments that a settlement touches, with their row locks, in id order: two batches that
+-- meet on the same cards wait for each other instead of deadlocking.
+SELECT instrument.instrument_id, kind, currency, number_last4, status, balance_minor, version,
+       remainder_id, lock_id, lock_store_id, lock_terminal_id, lock_transaction_id, lock_line,
+       lock_purpose, lock_amount_minor, locked_at, lock_grant_until, lock_grant_revision
+  FROM instruments AS instrument
+  JOIN unnest(%(buckets)s::int[], %(instrument_ids)s::uuid[]) AS wanted (bucket, instrument_id)
+    ON instrument.bucket = wanted.bucket
+   AND instrument.instrument_id = wanted.instrument_id
+ ORDER BY instrument.instrument_id
+   FOR UPDATE OF instrument

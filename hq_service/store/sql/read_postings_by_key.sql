@@ -1,0 +1,24 @@
+-- What was posted under some business keys, on whatever instrument. Must run as a statement after
+-- the row locks: read together with them, a racing duplicate is misjudged as "insufficient".
+SELECT posting.store_id, posting.terminal_id, posting.transaction_id, posting.line,
+       posting.operation, posting.instrument_id, posting.amount_minor, posting.currency,
+       posting.original_store_id, posting.original_terminal_id, posting.original_transaction_id,
+       posting.original_line, posting.codes, posting.funded_minor, posting.shortfall_minor,
+       CASE WHEN remainder.version IS NULL THEN posting.balance_after_minor
+            ELSE remainder.balance_after_minor END,
+       remainder.related_instrument_id
+  FROM postings AS posting
+  JOIN unnest(%(store_ids)s::text[], %(terminal_ids)s::text[], %(transaction_ids)s::text[],
+              %(lines)s::int[]) AS wanted (store_id, terminal_id, transaction_id, line)
+    ON posting.store_id = wanted.store_id
+   AND posting.terminal_id = wanted.terminal_id
+   AND posting.transaction_id = wanted.transaction_id
+   AND posting.line = wanted.line
+   AND posting.entry = 'original'
+  LEFT JOIN postings AS remainder
+    ON remainder.store_id = posting.store_id
+   AND remainder.terminal_id = posting.terminal_id
+   AND remainder.transaction_id = posting.transaction_id
+   AND remainder.line = posting.line
+   AND remainder.entry = 'remainder_out'
+   AND remainder.bucket = posting.bucket

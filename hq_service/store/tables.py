@@ -1,0 +1,418 @@
+"""The tables as the object-relational mapper sees them.
+
+The migrations are what creates them, with every CHECK; a test compares the two. Hot tables are
+read and written by ``store/sql/*.sql``; they are mapped here for lists only. No relationships, no
+lazy loading: a statement that nobody sees is a statement that nobody counts.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import (
+    BigInteger,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Text,
+    UniqueConstraint,
+    Uuid,
+    text,
+)
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB, TIMESTAMP
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.orm import registry as orm_registry
+
+NAMING = {
+    "pk": "pk_%(table_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_name)s_%(referred_table_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_name)s",
+    "ck": "ck_%(table_name)s_%(constraint_name)s",
+    "ix": "ix_%(table_name)s_%(column_0_name)s",
+}
+
+HOT_TABLES = (
+    "instruments",
+    "live_locks",
+    "lock_events",
+    "postings",
+    "voids",
+    "offline_lines",
+)
+"""The tables that grow with the trade; distributed by ``bucket`` on Citus."""
+
+Name = Text(collation="C")
+Instant = TIMESTAMP(timezone=True)
+
+
+class Base(DeclarativeBase):
+    """The base of every mapped table.
+
+    With a registry of its own: Flask-SQLAlchemy makes a second base from this one's attributes,
+    and SQLAlchemy 2.1 refuses one that has both a registry and a type annotation map.
+    """
+
+    registry = orm_registry(
+        metadata=MetaData(naming_convention=NAMING),
+        type_annotation_map={
+            str: Text,
+            int: Integer,
+            bytes: LargeBinary,
+            datetime: Instant,
+            UUID: Uuid,
+            list[str]: ARRAY(Text),
+            dict[str, Any]: JSONB,
+        },
+    )
+
+
+def name_key() -> Mapped[str]:
+    """Return a primary key column that compares byte by byte, whatever the database's locale."""
+    return mapped_column(Name, primary_key=True)
+
+
+class Store(Base):
+    """A store of the retailer."""
+
+    __tablename__ = "stores"
+    store_id: Mapped[str] = name_key()
+    name: Mapped[str]
+    created_at: Mapped[datetime]
+    retired_at: Mapped[datetime | None]
+
+
+class Terminal(Base):
+    """A register."""
+
+    __tablename__ = "terminals"
+    store_id: Mapped[str] = mapped_column(Name, ForeignKey("stores.store_id"), primary_key=True)
+    terminal_id: Mapped[str] = name_key()
+    name: Mapped[str]
+    supports_offline: Mapped[bool]
+    created_at: Mapped[datetime]
+    retired_at: Mapped[datetime | None]
+
+
+TERMINAL_KEY = ("terminals.store_id", "terminals.terminal_id")
+
+
+class TerminalPresence(Base):
+    """When a terminal was last heard of, and the newest parameters it acknowledged."""
+
+    __tablename__ = "terminal_presence"
+    __table_args__ = (ForeignKeyConstraint(("store_id", "terminal_id"), TERMINAL_KEY),)
+    store_id: Mapped[str] = name_key()
+    terminal_id: Mapped[str] = name_key()
+    last_seen_at: Mapped[datetime | None]
+    acknowledged_revision: Mapped[int | None]
+
+
+class ParameterRevision(Base):
+    """One immutable edit of the Commerce parameters; ``store_id`` null is company-wide.
+
+    ``values`` are all values of its scope after the edit, ``changes`` what the edit set.
+    """
+
+    __tablename__ = "parameter_revisions"
+    revision: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    store_id: Mapped[str | None] = mapped_column(Name, ForeignKey("stores.store_id"))
+    values: Mapped[dict[str, Any]]
+    changes: Mapped[dict[str, Any]]
+    reason: Mapped[str]
+    changed_at: Mapped[datetime]
+    changed_by: Mapped[str]
+
+
+class ParameterAcknowledgement(Base):
+    """That a terminal was served a revision."""
+
+    __tablename__ = "parameter_acknowledgements"
+    __table_args__ = (ForeignKeyConstraint(("store_id", "terminal_id"), TERMINAL_KEY),)
+    store_id: Mapped[str] = name_key()
+    terminal_id: Mapped[str] = name_key()
+    revision: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    acknowledged_at: Mapped[datetime]
+
+
+class ApiKey(Base):
+    """An API key; of its secret only the SHA-256 is stored."""
+
+    __tablename__ = "api_keys"
+    __table_args__ = (ForeignKeyConstraint(("store_id", "terminal_id"), TERMINAL_KEY),)
+    key_id: Mapped[str] = name_key()
+    secret_sha256: Mapped[bytes]
+    role: Mapped[str]
+    store_id: Mapped[str | None] = mapped_column(Name, ForeignKey("stores.store_id"))
+    terminal_id: Mapped[str | None] = mapped_column(Name)
+    label: Mapped[str]
+    created_at: Mapped[datetime]
+    expires_at: Mapped[datetime | None]
+    revoked_at: Mapped[datetime | None]
+
+
+class OfflineBatch(Base):
+    """The header of an offline batch and how far it is settled."""
+
+    __tablename__ = "offline_batches"
+    __table_args__ = (
+        Index(
+            "ix_offline_batches_unsettled",
+            "store_id",
+            "received_at",
+            postgresql_where=text("settled_at IS NULL"),
+        ),
+    )
+    store_id: Mapped[str] = mapped_column(Name, ForeignKey("stores.store_id"), primary_key=True)
+    batch_id: Mapped[str] = name_key()
+    body_sha256: Mapped[bytes]
+    lines_count: Mapped[int]
+    settled_count: Mapped[int] = mapped_column(server_default=text("0"))
+    received_at: Mapped[datetime]
+    received_by: Mapped[str]
+    parameters_revision: Mapped[int]
+    sender_terminal_id: Mapped[str | None] = mapped_column(Name)
+    settled_at: Mapped[datetime | None]
+
+
+BATCH_KEY = ("offline_batches.store_id", "offline_batches.batch_id")
+
+
+class OfflineBatchPart(Base):
+    """Lines of a batch as received, numbers replaced by ids or masked."""
+
+    __tablename__ = "offline_batch_parts"
+    __table_args__ = (ForeignKeyConstraint(("store_id", "batch_id"), BATCH_KEY),)
+    store_id: Mapped[str] = name_key()
+    batch_id: Mapped[str] = name_key()
+    part: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    lines: Mapped[bytes]
+
+
+class QuarantinedLine(Base):
+    """A line that could not be understood, or that its sender may not speak for."""
+
+    __tablename__ = "quarantined_lines"
+    __table_args__ = (ForeignKeyConstraint(("store_id", "batch_id"), BATCH_KEY),)
+    store_id: Mapped[str] = name_key()
+    batch_id: Mapped[str] = name_key()
+    position: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    codes: Mapped[list[str]]
+    reason: Mapped[str]
+    masked_text: Mapped[str]
+    case_id: Mapped[UUID]
+    settled_at: Mapped[datetime]
+
+
+class Case(Base):
+    """An open question that settlement left for an administrator."""
+
+    __tablename__ = "cases"
+    __table_args__ = (
+        Index(
+            "ix_cases_open",
+            "store_id",
+            "opened_at",
+            postgresql_where=text("resolved_at IS NULL"),
+        ),
+    )
+    case_id: Mapped[UUID] = mapped_column(primary_key=True)
+    outcome: Mapped[str]
+    codes: Mapped[list[str]]
+    store_id: Mapped[str] = mapped_column(Name)
+    terminal_id: Mapped[str | None] = mapped_column(Name)
+    transaction_id: Mapped[str | None] = mapped_column(Name)
+    line: Mapped[int | None]
+    operation: Mapped[str | None]
+    instrument_id: Mapped[UUID | None]
+    amount_minor: Mapped[int | None] = mapped_column(BigInteger)
+    shortfall_minor: Mapped[int] = mapped_column(BigInteger)
+    currency: Mapped[str | None]
+    batch_id: Mapped[str | None] = mapped_column(Name)
+    position: Mapped[int | None]
+    opened_at: Mapped[datetime]
+    resolution: Mapped[str | None]
+    resolved_at: Mapped[datetime | None]
+    resolved_by: Mapped[str | None]
+    resolution_reason: Mapped[str | None]
+
+
+class Instrument(Base):
+    """A gift card or credit memo, its live lock in its own columns."""
+
+    __tablename__ = "instruments"
+    bucket: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    instrument_id: Mapped[UUID] = mapped_column(primary_key=True)
+    balance_minor: Mapped[int] = mapped_column(BigInteger)
+    version: Mapped[int] = mapped_column(BigInteger)
+    kind: Mapped[str]
+    currency: Mapped[str]
+    number_last4: Mapped[str]
+    status: Mapped[str]
+    created_at: Mapped[datetime]
+    remainder_id: Mapped[UUID | None]
+    lock_id: Mapped[UUID | None]
+    lock_store_id: Mapped[str | None] = mapped_column(Name)
+    lock_terminal_id: Mapped[str | None] = mapped_column(Name)
+    lock_transaction_id: Mapped[str | None] = mapped_column(Name)
+    lock_line: Mapped[int | None]
+    lock_purpose: Mapped[str | None]
+    lock_amount_minor: Mapped[int | None] = mapped_column(BigInteger)
+    locked_at: Mapped[datetime | None]
+    lock_grant_until: Mapped[datetime | None]
+    lock_grant_revision: Mapped[int | None]
+
+
+INSTRUMENT_KEY = ("instruments.bucket", "instruments.instrument_id")
+
+
+class LiveLock(Base):
+    """A live lock, for lists and exposure; never consulted for a decision."""
+
+    __tablename__ = "live_locks"
+    __table_args__ = (ForeignKeyConstraint(("bucket", "instrument_id"), INSTRUMENT_KEY),)
+    bucket: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    instrument_id: Mapped[UUID] = mapped_column(primary_key=True)
+    lock_id: Mapped[UUID]
+    store_id: Mapped[str] = mapped_column(Name)
+    terminal_id: Mapped[str] = mapped_column(Name)
+    locked_at: Mapped[datetime]
+    amount_minor: Mapped[int] = mapped_column(BigInteger)
+    grant_until: Mapped[datetime | None]
+
+
+class LockEvent(Base):
+    """How a lock ended otherwise than by a posting."""
+
+    __tablename__ = "lock_events"
+    __table_args__ = (ForeignKeyConstraint(("bucket", "instrument_id"), INSTRUMENT_KEY),)
+    bucket: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    instrument_id: Mapped[UUID] = mapped_column(primary_key=True)
+    lock_id: Mapped[UUID] = mapped_column(primary_key=True)
+    store_id: Mapped[str] = mapped_column(Name)
+    terminal_id: Mapped[str] = mapped_column(Name)
+    transaction_id: Mapped[str] = mapped_column(Name)
+    line: Mapped[int]
+    purpose: Mapped[str]
+    amount_minor: Mapped[int] = mapped_column(BigInteger)
+    locked_at: Mapped[datetime]
+    grant_until: Mapped[datetime | None]
+    grant_revision: Mapped[int | None]
+    ended: Mapped[str]
+    ended_at: Mapped[datetime]
+    ended_by: Mapped[str]
+    reason: Mapped[str | None]
+
+
+class Posting(Base):
+    """One immutable balance change; also the record that makes a repeat a repeat."""
+
+    __tablename__ = "postings"
+    __table_args__ = (
+        ForeignKeyConstraint(("bucket", "instrument_id"), INSTRUMENT_KEY),
+        UniqueConstraint(
+            "store_id",
+            "terminal_id",
+            "transaction_id",
+            "line",
+            "entry",
+            "bucket",
+            name="uq_postings_business_key",
+        ),
+        Index(
+            "uq_postings_lock_id",
+            "bucket",
+            "lock_id",
+            unique=True,
+            postgresql_where=text("lock_id IS NOT NULL AND entry = 'original'"),
+        ),
+    )
+    bucket: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    instrument_id: Mapped[UUID] = mapped_column(primary_key=True)
+    version: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    amount_minor: Mapped[int] = mapped_column(BigInteger)
+    funded_minor: Mapped[int] = mapped_column(BigInteger)
+    shortfall_minor: Mapped[int] = mapped_column(BigInteger)
+    change_minor: Mapped[int] = mapped_column(BigInteger)
+    balance_after_minor: Mapped[int] = mapped_column(BigInteger)
+    posted_at: Mapped[datetime]
+    concluded_at: Mapped[datetime | None]
+    line: Mapped[int]
+    store_id: Mapped[str] = mapped_column(Name)
+    terminal_id: Mapped[str] = mapped_column(Name)
+    transaction_id: Mapped[str] = mapped_column(Name)
+    entry: Mapped[str]
+    operation: Mapped[str]
+    currency: Mapped[str]
+    codes: Mapped[list[str]]
+    lock_id: Mapped[UUID | None]
+    locked_at: Mapped[datetime | None]
+    original_store_id: Mapped[str | None] = mapped_column(Name)
+    original_terminal_id: Mapped[str | None] = mapped_column(Name)
+    original_transaction_id: Mapped[str | None] = mapped_column(Name)
+    original_line: Mapped[int | None]
+    related_instrument_id: Mapped[UUID | None]
+
+
+class Void(Base):
+    """A business key that shall have no effect."""
+
+    __tablename__ = "voids"
+    store_id: Mapped[str] = name_key()
+    terminal_id: Mapped[str] = name_key()
+    transaction_id: Mapped[str] = name_key()
+    line: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    bucket: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    instrument_id: Mapped[UUID]
+    reason: Mapped[str]
+    voided_at: Mapped[datetime]
+    voided_by: Mapped[str]
+
+
+class OfflineLine(Base):
+    """One settled line of a batch, with its outcome."""
+
+    __tablename__ = "offline_lines"
+    __table_args__ = (
+        Index(
+            "ix_offline_lines_held",
+            "store_id",
+            "terminal_id",
+            "transaction_id",
+            "line",
+            postgresql_where=text("outcome = 'held'"),
+        ),
+    )
+    store_id: Mapped[str] = name_key()
+    batch_id: Mapped[str] = name_key()
+    position: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    bucket: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    instrument_id: Mapped[UUID]
+    amount_minor: Mapped[int] = mapped_column(BigInteger)
+    funded_minor: Mapped[int] = mapped_column(BigInteger)
+    shortfall_minor: Mapped[int] = mapped_column(BigInteger)
+    balance_after_minor: Mapped[int | None] = mapped_column(BigInteger)
+    concluded_at: Mapped[datetime | None]
+    settled_at: Mapped[datetime]
+    sequence: Mapped[int | None] = mapped_column(BigInteger)
+    line: Mapped[int]
+    terminal_id: Mapped[str] = mapped_column(Name)
+    transaction_id: Mapped[str] = mapped_column(Name)
+    journal_id: Mapped[str | None] = mapped_column(Name)
+    status: Mapped[str]
+    operation: Mapped[str]
+    currency: Mapped[str]
+    outcome: Mapped[str]
+    original_outcome: Mapped[str | None]
+    codes: Mapped[list[str]]
+    lock_id: Mapped[UUID | None]
+    case_id: Mapped[UUID | None]
+    remainder_id: Mapped[UUID | None]
+    original_store_id: Mapped[str | None] = mapped_column(Name)
+    original_terminal_id: Mapped[str | None] = mapped_column(Name)
+    original_transaction_id: Mapped[str | None] = mapped_column(Name)
+    original_line: Mapped[int | None]

@@ -1,0 +1,130 @@
+"""Terminals, their presence, and which parameters they acknowledged."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import select
+
+from hq_service.domain.model import BusinessKey, Lock, Terminal
+from hq_service.store import tables
+from hq_service.store.database import Connection, db
+from hq_service.store.statements import statement
+
+
+@dataclass(frozen=True, slots=True)
+class LockFacts:
+    """What a lock request is decided by, besides its instrument."""
+
+    terminal: Terminal
+    holder_last_seen_at: datetime | None
+    parameters_revision: int
+    is_voided: bool
+    is_concluded: bool
+
+
+def read_lock_facts(
+    connection: Connection, key: BusinessKey, holder: Lock | None
+) -> LockFacts | None:
+    """Return what is known of the terminal, the key and the lock's holder.
+
+    None if there is no such terminal.
+    """
+    row = connection.execute(
+        statement("read_lock_facts"),
+        {
+            **key._asdict(),
+            "holder_store_id": holder.store_id if holder else None,
+            "holder_terminal_id": holder.terminal_id if holder else None,
+        },
+    ).fetchone()
+    if row is None:
+        return None
+    supports_offline, retired, last_seen_at, acknowledged, holder_seen_at, revision, *known = row
+    terminal = Terminal(
+        key.store_id, key.terminal_id, supports_offline, retired, last_seen_at, acknowledged
+    )
+    return LockFacts(terminal, holder_seen_at, revision, *known)
+
+
+def touch(connection: Connection, store_id: str, terminal_id: str, now: datetime) -> None:
+    """Remember that a terminal was heard of now."""
+    connection.execute(
+        statement("touch_presence"),
+        {"store_id": store_id, "terminal_id": terminal_id, "now": now},
+    )
+
+
+def acknowledge_parameters(
+    connection: Connection, store_id: str, terminal_id: str, revision: int, now: datetime
+) -> None:
+    """Remember that a terminal was served a revision of the parameters."""
+    served = {
+        "store_id": store_id,
+        "terminal_id": terminal_id,
+        "revision": revision,
+        "now": now,
+    }
+    connection.execute(statement("acknowledge_parameters"), served)
+    connection.execute(statement("insert_acknowledgement"), served)
+
+
+def presence(store_id: str, terminal_id: str) -> tables.TerminalPresence | None:
+    """Return when a terminal was last heard of and what it acknowledged; None if never."""
+    return db.session.get(tables.TerminalPresence, (store_id, terminal_id))
+
+
+def of_store(
+    store_id: str, terminal_ids: Iterable[str] | None = None
+) -> dict[tuple[str, str], Terminal]:
+    """Return the registers of a store by (store, terminal), or only those named."""
+    wanted = select(tables.Terminal).where(tables.Terminal.store_id == store_id)
+    served = select(tables.ParameterAcknowledgement).where(
+        tables.ParameterAcknowledgement.store_id == store_id
+    )
+    if terminal_ids is not None:
+        names = list(terminal_ids)
+        wanted = wanted.where(tables.Terminal.terminal_id.in_(names))
+        served = served.where(tables.ParameterAcknowledgement.terminal_id.in_(names))
+    revisions: dict[str, set[int]] = {}
+    for one in db.session.scalars(served):
+        revisions.setdefault(one.terminal_id, set()).add(one.revision)
+    return {
+        (store_id, one.terminal_id): Terminal(
+            store_id,
+            one.terminal_id,
+            one.supports_offline,
+            one.retired_at is not None,
+            served_revisions=frozenset(revisions.get(one.terminal_id, ())),
+        )
+        for one in db.session.scalars(wanted)
+    }
+
+
+def store_exists(store_id: str) -> bool:
+    """Tell whether HQ knows a store."""
+    return db.session.get(tables.Store, store_id) is not None
+
+
+def add_store(store_id: str, name: str, now: datetime) -> None:
+    """Create a store."""
+    db.session.add(tables.Store(store_id=store_id, name=name, created_at=now))
+    db.session.flush()  # without relationships nobody orders parents before children
+
+
+def add(
+    store_id: str, terminal_id: str, name: str, *, supports_offline: bool, now: datetime
+) -> None:
+    """Create a register."""
+    db.session.add(
+        tables.Terminal(
+            store_id=store_id,
+            terminal_id=terminal_id,
+            name=name,
+            supports_offline=supports_offline,
+            created_at=now,
+        )
+    )
+    db.session.flush()

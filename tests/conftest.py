@@ -1,0 +1,91 @@
+"""A real PostgreSQL for every test: a throwaway one, or the server of DATABASE_URL."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Protocol
+
+import psycopg
+import pytest
+from alembic import command
+from alembic.config import Config
+from flask import Flask
+from psycopg import sql
+
+from hq_service.app import create_app
+from hq_service.embedded_postgres import ThrowawayPostgres
+from hq_service.settings import database_url_from
+from hq_service.store.database import db
+from tests.support import Hq, psycopg_url, test_settings
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+class Server(Protocol):
+    """A PostgreSQL on which tests may create databases."""
+
+    def create_database(self, name: str, template: str = "template1") -> str: ...
+
+
+class GivenServer:
+    """The server of DATABASE_URL; its own database is never touched."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+
+    def create_database(self, name: str, template: str = "template1") -> str:
+        with psycopg.connect(psycopg_url(self.url), autocommit=True) as connection:
+            connection.execute(
+                sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(
+                    sql.Identifier(name), sql.Identifier(template)
+                )
+            )
+        address, _, query = self.url.partition("?")
+        base = address.rsplit("/", 1)[0]
+        return f"{base}/{name}" + (f"?{query}" if query else "")
+
+
+def migrate(url: str) -> None:
+    """Bring a database to the newest schema."""
+    configuration = Config(toml_file=ROOT / "pyproject.toml")
+    configuration.attributes["database_url"] = url
+    command.upgrade(configuration, "head")
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[Server]:
+    if os.environ.get("DATABASE_URL"):
+        yield GivenServer(database_url_from(os.environ))
+        return
+    with ThrowawayPostgres() as throwaway:
+        yield throwaway
+
+
+@pytest.fixture(scope="session")
+def template(server: Server) -> str:
+    """The name of a migrated, empty database to copy."""
+    name = f"hq_template_{uuid.uuid4().hex[:8]}"
+    migrate(server.create_database(name))
+    return name
+
+
+@pytest.fixture(scope="module")
+def database_url(server: Server, template: str) -> str:
+    """A migrated, empty database for one module."""
+    return server.create_database(f"hq_test_{uuid.uuid4().hex[:8]}", template)
+
+
+@pytest.fixture(scope="module")
+def app(database_url: str) -> Iterator[Flask]:
+    app = create_app(test_settings(database_url))
+    yield app
+    with app.app_context():
+        db.engine.dispose()
+
+
+@pytest.fixture(scope="module")
+def hq(app: Flask) -> Hq:
+    return Hq(app)

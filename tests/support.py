@@ -1,0 +1,246 @@
+"""What tests of the running service share: keys, tills, cards, and a look into the database."""
+
+from __future__ import annotations
+
+import itertools
+import uuid
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import psycopg
+from flask import Flask
+from flask.testing import FlaskClient
+from werkzeug.test import TestResponse
+
+from hq_service.domain.actors import Role
+from hq_service.domain.grants import GrantKeys
+from hq_service.domain.keyring import Keyring
+from hq_service.settings import Settings
+from hq_service.store import keys, terminals
+from hq_service.store.database import transactional
+
+NUMBER_SECRET = bytes(range(32))
+GRANT_KEYS = GrantKeys({"k1": bytes(range(32, 64))})
+KEYRING = Keyring(NUMBER_SECRET, GRANT_KEYS)
+
+_counter = itertools.count(1)
+
+
+def test_settings(database_url: str, **overrides: Any) -> Settings:
+    """Return settings for a test database."""
+    return Settings(
+        database_url=database_url,
+        number_secret=NUMBER_SECRET,
+        grant_keys=GRANT_KEYS,
+        **overrides,
+    )
+
+
+test_settings.__test__ = False  # type: ignore[attr-defined]
+
+
+def psycopg_url(url: str) -> str:
+    """Return a SQLAlchemy URL in the form that psycopg takes."""
+    return url.replace("postgresql+psycopg://", "postgresql://", 1)
+
+
+def a_name(prefix: str) -> str:
+    """Return a name that no other test uses."""
+    return f"{prefix}-{uuid.uuid4().hex[:10]}"
+
+
+def a_number() -> str:
+    """Return a card number that no other test uses."""
+    return f"6006{uuid.uuid4().int % 10**12:012d}"
+
+
+@dataclass(frozen=True)
+class Card:
+    """An instrument that a test issued."""
+
+    kind: str
+    number: str
+    instrument_id: str
+    currency: str
+
+
+@dataclass
+class Caller:
+    """Somebody with an API key, over HTTP."""
+
+    client: FlaskClient
+    key: str
+
+    def post(self, path: str, body: Any, **headers: str) -> TestResponse:
+        return self.client.post(path, json=body, headers=self._headers(headers))
+
+    def get(self, path: str, **headers: str) -> TestResponse:
+        return self.client.get(path, headers=self._headers(headers))
+
+    def patch(self, path: str, body: Any, **headers: str) -> TestResponse:
+        return self.client.patch(path, json=body, headers=self._headers(headers))
+
+    def _headers(self, more: dict[str, str]) -> dict[str, str]:
+        named = {name.replace("_", "-"): value for name, value in more.items()}
+        return {"Authorization": f"Bearer {self.key}", **named}
+
+
+@dataclass
+class Till(Caller):
+    """A terminal that locks and redeems, and remembers its journal."""
+
+    store_id: str = ""
+    terminal_id: str = ""
+    journal_id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    sequence: int = 0
+
+    def key_of(self, transaction_id: str, line: int = 1) -> dict[str, Any]:
+        return {
+            "store_id": self.store_id,
+            "terminal_id": self.terminal_id,
+            "transaction_id": transaction_id,
+            "line": line,
+        }
+
+    def lock(self, card: Card, transaction_id: str, line: int = 1) -> TestResponse:
+        body = {"kind": card.kind, "number": card.number, "purpose": "redeem"}
+        return self.post("/v1/locks", {**self.key_of(transaction_id, line), **body})
+
+    def redeem(
+        self, card: Card, transaction_id: str, amount_minor: int, lock_id: str, line: int = 1
+    ) -> TestResponse:
+        body = {
+            "instrument_id": card.instrument_id,
+            "lock_id": lock_id,
+            "amount_minor": amount_minor,
+            "currency": card.currency,
+        }
+        return self.post("/v1/redemptions", {**self.key_of(transaction_id, line), **body})
+
+    def release(
+        self, card: Card, transaction_id: str, lock_id: str, line: int = 1
+    ) -> TestResponse:
+        body = {"instrument_id": card.instrument_id, "lock_id": lock_id}
+        return self.post("/v1/releases", {**self.key_of(transaction_id, line), **body})
+
+    def offline_line(
+        self, card: Card, transaction_id: str, amount_minor: int, line: int = 1, **more: Any
+    ) -> dict[str, Any]:
+        """Return a line as this till would write it into its journal."""
+        self.sequence += 1
+        return {
+            "terminal_id": self.terminal_id,
+            "journal_id": self.journal_id,
+            "sequence": self.sequence,
+            "transaction_id": transaction_id,
+            "line": line,
+            "operation": "redeem",
+            "instrument_id": card.instrument_id,
+            "amount_minor": amount_minor,
+            "currency": card.currency,
+            "concluded_at": datetime.now(UTC).isoformat(),
+            **more,
+        }
+
+
+class Hq:
+    """A running service and everybody who calls it."""
+
+    def __init__(self, app: Flask) -> None:
+        self.app = app
+        self.client = app.test_client()
+        self.admin = Caller(self.client, self.make_key(Role.ADMIN))
+
+    def make_key(self, role: Role, **scope: str) -> str:
+        @transactional
+        def make(_connection: Any) -> str:
+            return keys.add(role, "test", datetime.now(UTC), **scope)
+
+        with self.app.app_context():
+            return make()
+
+    def make_store(self) -> str:
+        """Create a store of its own for a test and return its id."""
+        store_id = f"S{next(_counter)}-{uuid.uuid4().hex[:6]}"
+
+        @transactional
+        def make(_connection: Any) -> None:
+            terminals.add_store(store_id, "test store", datetime.now(UTC))
+
+        with self.app.app_context():
+            make()
+        return store_id
+
+    def till(self, store_id: str | None = None, *, supports_offline: bool = True) -> Till:
+        """Create a register with a key, in a store of its own unless one is given."""
+        store = store_id or self.make_store()
+        terminal_id = f"T{next(_counter)}"
+
+        @transactional
+        def make(_connection: Any) -> None:
+            terminals.add(
+                store,
+                terminal_id,
+                "test register",
+                supports_offline=supports_offline,
+                now=datetime.now(UTC),
+            )
+
+        with self.app.app_context():
+            make()
+        key = self.make_key(Role.TERMINAL, store_id=store, terminal_id=terminal_id)
+        return Till(self.client, key, store, terminal_id)
+
+    def sync(self, store_id: str) -> Caller:
+        """Return the sync job of a store."""
+        return Caller(self.client, self.make_key(Role.SYNC, store_id=store_id))
+
+    def post_batch(
+        self, store_id: str, lines: list[dict[str, Any]], batch_id: str | None = None
+    ) -> TestResponse:
+        """Post an offline batch as the store's sync job."""
+        body = {"store_id": store_id, "batch_id": batch_id or a_name("batch"), "lines": lines}
+        return self.sync(store_id).post("/v1/offline-batches", body)
+
+    def issue(
+        self, amount_minor: int, *, kind: str = "gift_card", currency: str = "SEK"
+    ) -> Card:
+        """Issue an instrument with a number of its own."""
+        number = a_number()
+        answer = self.admin.post(
+            "/v1/admin/instruments",
+            {
+                "reference": a_name("issue"),
+                "kind": kind,
+                "number": number,
+                "currency": currency,
+                "amount_minor": amount_minor,
+            },
+        )
+        assert answer.status_code == 201, answer.json
+        return Card(kind, number, answer.json["instrument"]["instrument_id"], currency)
+
+    def set_parameters(self, **changes: Any) -> None:
+        """Edit the company-wide Commerce parameters."""
+        seen = self.admin.get("/v1/admin/parameters").headers["ETag"]
+        answer = self.admin.patch(
+            "/v1/admin/parameters", {"parameters": changes, "reason": "test"}, If_Match=seen
+        )
+        assert answer.status_code == 200, answer.json
+
+    def balance(self, card: Card) -> int:
+        """Return the balance that HQ tells."""
+        answer = self.admin.post(
+            "/v1/balance-inquiries", {"kind": card.kind, "number": card.number}
+        )
+        assert answer.status_code == 200, answer.json
+        balance_minor: int = answer.json["balance_minor"]
+        return balance_minor
+
+    def sql(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
+        """Return the rows of a query, read beside the service."""
+        url = psycopg_url(self.app.config["SQLALCHEMY_DATABASE_URI"])
+        with psycopg.connect(url, autocommit=True) as connection:
+            cursor = connection.execute(query.encode(), values or None)
+            return cursor.fetchall() if cursor.description else []
