@@ -88,3 +88,9 @@ def from_environment() -> Flask:
     settings = settings_from(os.environ)
     observability.configure_logging(settings.log_level)
     return create_app(settings)
+
+
+def disconnect() -> None:
+    """Close the connections of the current application: for commands that end."""
+    database.db.session.remove()
+    database.db.engine.dispose()

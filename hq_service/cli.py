@@ -16,7 +16,8 @@ from alembic import command
 from alembic.config import Config
 
 from hq_service import __version__
-from hq_service.app import create_app
+from hq_service.app import create_app, disconnect
+from hq_service.domain.actors import Actor, Role
 from hq_service.domain.errors import HqError
 from hq_service.domain.keyring import Keyring
 from hq_service.embedded_postgres import EmbeddedPostgres, EmbeddedPostgresError
@@ -26,6 +27,7 @@ from hq_service.settings import Settings, SettingsError, is_production, settings
 
 DEMO_KEYS_FILE = "demo-keys.json"
 DEFAULT_PORT = 8080
+COMMAND_LINE = Actor(Role.ADMIN, "command-line")
 
 
 class Group(click.Group):
@@ -133,6 +135,28 @@ def demo_keys() -> None:
         click.echo(f"export {name}={key}")
 
 
+@main.command("settle-file")
+@click.argument(
+    "files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path)
+)
+def settle_file(files: tuple[Path, ...]) -> None:
+    """Post offline batches from files, in the order given, as a sync job would over HTTP."""
+    with _application() as settings:
+        for path in files:
+            envelope, is_new = offline_batches.post(
+                path.read_bytes(),
+                COMMAND_LINE,
+                _keyring(settings),
+                now(),
+                lines_max=settings.batch_lines_max,
+                chunk_lines=settings.settle_chunk_lines,
+            )
+            state = offline_batches.state(envelope.store_id, envelope.batch_id, COMMAND_LINE)
+            counts = ", ".join(f"{count} {name}" for name, count in sorted(state.counts.items()))
+            known = "" if is_new else " (received before; nothing changed)"
+            click.echo(f"{path.name}: {state.lines_count} lines: {counts}{known}")
+
+
 @main.command("settle-pending")
 def settle_pending() -> None:
     """Finish every offline batch that a crash left unsettled."""
@@ -195,8 +219,18 @@ def _settings_of_database() -> Iterator[Settings]:
 
 @contextmanager
 def _application() -> Iterator[Settings]:
-    with _settings_of_database() as settings, create_app(settings).app_context():
+    """Give the settings, with an application to run operations in."""
+    with _settings_of_database() as settings, _in_application(settings):
         yield settings
+
+
+@contextmanager
+def _in_application(settings: Settings) -> Iterator[None]:
+    with create_app(settings).app_context():
+        try:
+            yield
+        finally:
+            disconnect()
 
 
 def _keyring(settings: Settings) -> Keyring:
@@ -205,7 +239,7 @@ def _keyring(settings: Settings) -> Keyring:
 
 def _prepare(settings: Settings) -> None:
     _migrate(settings)
-    with create_app(settings).app_context():
+    with _in_application(settings):
         database.set_role_settings()
 
 
@@ -220,7 +254,7 @@ def _root() -> Path:
 
 
 def _create_demo_data(settings: Settings) -> None:
-    with create_app(settings).app_context():
+    with _in_application(settings):
         made = demo_data.create(_keyring(settings), now())
     if made is None:
         return

@@ -34,12 +34,12 @@ is_ready() {
 # Prints the interpreter's own path when its version fits. Out of an activated .venv that is the one
 # behind it, since .venv itself may have to be removed.
 resolve() {
-    "$1" -c '
+    found=$("$1" -c '
 import sys
 if not (3, 11) <= sys.version_info[:2] < (3, 15):
     sys.exit(1)
 print(getattr(sys, "_base_executable", None) or sys.executable)
-' 2>/dev/null
+' 2>/dev/null) && [ -n "$found" ] && printf '%s\n' "$found"
 }
 
 find_interpreter() {

@@ -8,7 +8,8 @@ from flask import Request, current_app
 from flask_smorest import Blueprint as SmorestBlueprint
 from webargs.flaskparser import FlaskParser
 
-from hq_service.api.bodies import read_body, read_json
+from hq_service.api.bodies import read_body
+from hq_service.domain.documents import read_json
 from hq_service.domain.keyring import Keyring
 from hq_service.settings import Settings
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,30 +10,19 @@ from marshmallow import fields, validate
 
 from hq_service.api import auth
 from hq_service.api.blueprints import Blueprint, keyring, settings
-from hq_service.api.bodies import read_body, read_json
-from hq_service.api.problems import pointers
+from hq_service.api.bodies import read_body
 from hq_service.api.schemas import selling
-from hq_service.api.schemas.common import StrictSchema, identifier
+from hq_service.api.schemas.common import StrictSchema
 from hq_service.api.selling import REPLAYED
 from hq_service.domain.actors import Role
-from hq_service.domain.errors import InvalidRequest, TooLarge
-from hq_service.domain.reading import read_line
 from hq_service.operations import offline_batches
 from hq_service.operations.clock import now
-from hq_service.operations.offline_batches import PAGE_LINES_MAX, BatchState, Envelope
+from hq_service.operations.offline_batches import PAGE_LINES_MAX, BatchState
 
 blueprint = Blueprint("offline-batches", "What sync jobs post")
 auth.protect(blueprint)
 
 Answer = dict[str, Any]
-
-
-class EnvelopeSchema(StrictSchema):
-    """The envelope; its lines are read one by one."""
-
-    batch_id = identifier()
-    store_id = identifier()
-    lines = fields.Raw(required=True)
 
 
 class PageSchema(StrictSchema):
@@ -66,18 +54,13 @@ def post_batch() -> tuple[Answer, int, dict[str, str]]:
     """
     body = read_body(request, bytes_max=settings().batch_body_bytes_max)
     received_at = now()
-    envelope, raw_lines = _envelope(body)
-    lines = [
-        read_line(raw, position, envelope.store_id, keyring(), received_at)
-        for position, raw in enumerate(raw_lines)
-    ]
     actor = auth.current_actor()
-    is_new = offline_batches.post(
-        envelope,
-        lines,
+    envelope, is_new = offline_batches.post(
+        body,
         actor,
         keyring(),
         received_at,
+        lines_max=settings().batch_lines_max,
         chunk_lines=settings().settle_chunk_lines,
     )
     state = offline_batches.state(envelope.store_id, envelope.batch_id, actor)
@@ -107,23 +90,6 @@ def get_lines(page: Mapping[str, int], store_id: str, batch_id: str) -> Answer:
     )
     is_last = len(results) < page["limit"]
     return {"results": results, "next_after": None if is_last else results[-1]["position"]}
-
-
-def _envelope(body: bytes) -> tuple[Envelope, list[Any]]:
-    raw = read_json(body)
-    found = EnvelopeSchema().validate(raw) if isinstance(raw, dict) else {"": ["Not an object."]}
-    if found:
-        raise InvalidRequest(
-            errors=[{"pointer": place, "detail": text} for place, text in pointers(found)]
-        )
-    lines = raw["lines"]
-    if not isinstance(lines, list) or not lines:
-        raise InvalidRequest(
-            errors=[{"pointer": "/lines", "detail": "must be an array of at least one line"}]
-        )
-    if len(lines) > settings().batch_lines_max:
-        raise TooLarge(f"A batch has at most {settings().batch_lines_max} lines; send several.")
-    return Envelope(raw["store_id"], raw["batch_id"], hashlib.sha256(body).digest()), lines
 
 
 def _members(state: BatchState) -> Answer:

@@ -15,6 +15,7 @@ from flask import Flask, Response, g
 from werkzeug.exceptions import HTTPException
 
 from hq_service.domain import errors
+from hq_service.domain.reading import pointer_to
 
 CONTENT_TYPE = "application/problem+json"
 
@@ -207,15 +208,10 @@ def pointers(messages: object, prefix: str = "") -> list[tuple[str, str]]:
     if isinstance(messages, Mapping):
         found = []
         for name, inner in messages.items():
-            place = (
-                prefix if name in ("json", "_schema", "headers") else f"{prefix}/{_escaped(name)}"
-            )
+            is_place = name not in ("json", "query", "_schema")
+            place = prefix + pointer_to(name) if is_place else prefix
             found += pointers(inner, place)
         return found
     if isinstance(messages, list | tuple):
         return [pair for one in messages for pair in pointers(one, prefix)]
     return [(prefix, str(messages))]
-
-
-def _escaped(name: object) -> str:
-    return str(name).replace("~", "~0").replace("/", "~1")[:64]

@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+from hq_service.domain.errors import InvalidRequest, TooLarge
 from hq_service.domain.grants import GRANT_LENGTH_MAX
 from hq_service.domain.keyring import Keyring
 from hq_service.domain.model import (
@@ -42,10 +43,42 @@ _STATUSES = frozenset(
     {TransactionStatus.CONCLUDED, TransactionStatus.SUSPENDED, TransactionStatus.TRAINING}
 )
 _KINDS = frozenset(Kind)
+_ENVELOPE = frozenset({"store_id", "batch_id", "lines"})
 _MEMBERS = frozenset(
     """terminal_id journal_id sequence transaction_id line status operation instrument_id kind
     number amount_minor currency lock_id grant parameter_revision concluded_at""".split()
 )
+
+
+def read_envelope(raw: object, *, lines_max: int) -> tuple[str, str, list[Any]]:
+    """Return store, batch and raw lines of a batch.
+
+    Raises:  InvalidRequest with a pointer to each fault; TooLarge above ``lines_max``.
+    """
+    if not isinstance(raw, dict):
+        raise InvalidRequest(errors=[{"pointer": "", "detail": "must be an object"}])
+    faults = {name: "is not a member of a batch" for name in raw if name not in _ENVELOPE}
+    for name in ("store_id", "batch_id"):
+        value = raw.get(name)
+        if not isinstance(value, str) or not _IDENTIFIER.fullmatch(value):
+            faults[name] = "must be 1 to 64 letters, digits or . _ : -"
+    lines = raw.get("lines")
+    if not isinstance(lines, list) or not lines:
+        faults["lines"] = "must be an array of at least one line"
+    if faults or not isinstance(lines, list):
+        raise InvalidRequest(
+            errors=[
+                {"pointer": pointer_to(name), "detail": fault} for name, fault in faults.items()
+            ]
+        )
+    if len(lines) > lines_max:
+        raise TooLarge(f"A batch has at most {lines_max} lines; send several batches.")
+    return raw["store_id"], raw["batch_id"], lines
+
+
+def pointer_to(*names: object) -> str:
+    """Return the JSON pointer (RFC 6901) of a member; a name that is too long is cut."""
+    return "".join("/" + str(name).replace("~", "~0").replace("/", "~1")[:64] for name in names)
 
 
 class _Unreadable(Exception):

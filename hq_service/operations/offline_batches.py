@@ -7,6 +7,7 @@ batch again or by ``hq settle-pending``.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -14,10 +15,12 @@ from typing import Any
 from uuid import UUID
 
 from hq_service.domain.actors import Actor
+from hq_service.domain.documents import read_json
 from hq_service.domain.errors import Forbidden, InvalidRequest, NotFound
 from hq_service.domain.keyring import Keyring
 from hq_service.domain.model import Line, UnreadableLine
 from hq_service.domain.numbers import mask
+from hq_service.domain.reading import read_envelope, read_line
 from hq_service.domain.settlement import Context, LineResult, Outcome, settle
 from hq_service.store import batches, parameters, settlements, terminals
 from hq_service.store.batches import Batch
@@ -51,25 +54,30 @@ class BatchState:
 
 
 def post(
-    envelope: Envelope,
-    lines: Lines,
+    body: bytes,
     actor: Actor,
     keyring: Keyring,
     now: datetime,
     *,
+    lines_max: int,
     chunk_lines: int,
-) -> bool:
+) -> tuple[Envelope, bool]:
     """Receive a batch and settle it; earlier unsettled batches of the store come first.
 
-    Shapes:  ``lines`` in the sender's order, at least one.
-    Returns: whether the batch is new; a repeat of the same bytes changes nothing.
-    Raises:  Forbidden for another store; InvalidRequest ``batch_id_reused`` for other bytes under
-             the same id.
+    Returns: the envelope, and whether the batch is new: a repeat of the same bytes changes
+             nothing.
+    Raises:  MalformedBody, InvalidRequest, TooLarge for a body that is no batch; Forbidden for
+             another store; InvalidRequest ``batch_id_reused`` for other bytes under the same id.
     """
+    store_id, batch_id, raw_lines = read_envelope(read_json(body), lines_max=lines_max)
+    envelope = Envelope(store_id, batch_id, hashlib.sha256(body).digest())
+    lines = [
+        read_line(raw, position, store_id, keyring, now) for position, raw in enumerate(raw_lines)
+    ]
     is_new = _receive(envelope, lines, actor, now)
-    for store_id, batch_id in _unsettled(envelope.store_id):
-        settle_batch(store_id, batch_id, keyring, now, chunk_lines=chunk_lines)
-    return is_new
+    for pending_store_id, pending_batch_id in _unsettled(store_id):
+        settle_batch(pending_store_id, pending_batch_id, keyring, now, chunk_lines=chunk_lines)
+    return envelope, is_new
 
 
 def settle_pending(keyring: Keyring, now: datetime, *, chunk_lines: int) -> list[tuple[str, str]]:
