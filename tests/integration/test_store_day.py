@@ -86,9 +86,7 @@ def make_tills(hq: Hq) -> dict[str, Till]:
         made = {}
         for name in TILLS:
             terminals.add(STORE, name, name, supports_offline=True, now=now())
-            made[name] = keys.add(
-                Role.TERMINAL, name, now(), store_id=STORE, terminal_id=name
-            )
+            made[name] = keys.add(Role.TERMINAL, name, now(), store_id=STORE, terminal_id=name)
         return made
 
     with hq.app.app_context():
@@ -99,9 +97,7 @@ def make_tills(hq: Hq) -> dict[str, Till]:
 def issue_instruments(hq: Hq) -> list[Card]:
     cards = []
     for place, one in enumerate(read("instruments.json")):
-        answer = hq.admin.post(
-            "/v1/admin/instruments", {"reference": f"opening-{place}", **one}
-        )
+        answer = hq.admin.post("/v1/admin/instruments", {"reference": f"opening-{place}", **one})
         assert answer.status_code == 201, answer.json
         instrument_id = answer.json["instrument"]["instrument_id"]
         cards.append(Card(one["kind"], one["number"], instrument_id, one["currency"]))
@@ -154,9 +150,7 @@ def all_results(hq: Hq, batch_id: str) -> list[dict[str, Any]]:
     results: list[dict[str, Any]] = []
     after = -1
     while True:
-        page = hq.admin.get(
-            f"/v1/offline-batches/{STORE}/{batch_id}/lines?after={after}&limit=200"
-        )
+        page = hq.admin.get(f"/v1/offline-batches/{STORE}/{batch_id}/lines?after={after}&limit=200")
         results += page.json["results"]
         if page.json["next_after"] is None:
             return results

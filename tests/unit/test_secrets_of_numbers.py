@@ -1,0 +1,130 @@
+"""Numbers become ids and are masked; grants are signed per terminal."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from uuid import UUID
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hq_service.domain import grants
+from hq_service.domain.grants import GrantKeys
+from hq_service.domain.numbers import (
+    bucket_of,
+    instrument_id_of,
+    mask,
+    normalise,
+    number_made_for,
+    uuid7,
+)
+from tests.unit.builders import KEYRING, NOW, a_grant, a_key
+
+SECRET = bytes(range(32))
+
+
+@pytest.mark.parametrize(
+    ("written", "normalised"),
+    [
+        ("6006 0000-0000 0001", "6006000000000001"),
+        ("cm000001", "CM000001"),
+        ("1234567", None),
+        ("1" * 33, None),
+        ("6006_00000001", None),
+        ("\uff16\uff10\uff10\uff16" * 3, None),
+        ("", None),
+    ],
+)
+def test_numbers_are_normalised_or_refused(written: str, normalised: str | None) -> None:
+    assert normalise(written) == normalised
+
+
+def test_the_id_depends_on_secret_kind_and_number_and_on_nothing_else() -> None:
+    one = instrument_id_of(SECRET, "gift_card", "6006000000000001")
+    assert one == instrument_id_of(SECRET, "gift_card", "6006000000000001")
+    assert one != instrument_id_of(SECRET, "credit_memo", "6006000000000001")
+    assert one != instrument_id_of(bytes(32), "gift_card", "6006000000000001")
+
+
+@given(st.uuids())
+def test_the_bucket_is_the_top_ten_bits(instrument_id: UUID) -> None:
+    raw = instrument_id.bytes
+    assert bucket_of(instrument_id) == (raw[0] << 2) | (raw[1] >> 6)
+
+
+def test_a_made_number_is_the_same_each_time_and_another_for_every_key() -> None:
+    made = number_made_for(SECRET, "credit_memo", a_key())
+    assert made == number_made_for(SECRET, "credit_memo", a_key())
+    assert normalise(made) == made
+    assert len(made) == 16
+    others = [
+        number_made_for(SECRET, "credit_memo", a_key(line=2)),
+        number_made_for(SECRET, "credit_memo", a_key("X1", store_id="S0", terminal_id="01T01")),
+        number_made_for(SECRET, "gift_card", a_key()),
+        number_made_for(bytes(32), "credit_memo", a_key()),
+    ]
+    assert made not in others
+
+
+@pytest.mark.parametrize(
+    ("text", "masked"),
+    [
+        ('{"number":"6006000000000001"}', '{"number":"***0001"}'),
+        ('{"number": "AB"}', '{"number": "***"}'),
+        ('{"card":6006000000000001}', '{"card":***0001}'),
+        ('{"note":"6006 0000 0000 0001 paid"}', '{"note":"***0001 paid"}'),
+        ('{"note":"Z9Y8X7W6V5T4S3R2"}', '{"note":"***S3R2"}'),
+        ('{"amount_minor":1234567}', '{"amount_minor":1234567}'),
+    ],
+)
+def test_whatever_may_be_a_card_number_is_masked(text: str, masked: str) -> None:
+    assert mask(text) == masked
+
+
+@given(st.text(alphabet="0123456789 ", min_size=8, max_size=40))
+def test_no_run_of_eight_digits_survives_masking(text: str) -> None:
+    masked = mask(text)
+    runs = "".join(one if one.isdigit() else "|" for one in masked).split("|")
+    assert all(len(run) < 8 for run in runs)
+
+
+def test_uuid7_sorts_by_time_and_says_its_version() -> None:
+    earlier = uuid7(NOW, b"\xff" * 10)
+    later = uuid7(NOW + timedelta(milliseconds=1), b"\x00" * 10)
+    assert earlier < later
+    assert (earlier.version, earlier.variant) == (7, UUID(int=0, version=4).variant)
+
+
+def test_a_grant_comes_back_as_it_was_signed() -> None:
+    grant = a_grant()
+    assert KEYRING.grant(KEYRING.sign(grant), grant.key) == grant
+
+
+def test_a_grant_of_another_terminal_or_store_does_not_verify() -> None:
+    text = KEYRING.sign(a_grant())
+    assert KEYRING.grant(text, a_key(terminal_id="T02")) is None
+    assert KEYRING.grant(text, a_key(store_id="S002")) is None
+
+
+@given(st.data())
+def test_a_grant_with_one_character_changed_does_not_verify(data: st.DataObject) -> None:
+    text = KEYRING.sign(a_grant())
+    place = data.draw(st.integers(0, len(text) - 1))
+    other = data.draw(st.characters().filter(lambda one: one != text[place]))
+    assert KEYRING.grant(text[:place] + other + text[place + 1 :], a_key()) is None
+
+
+@given(st.text(max_size=60))
+def test_no_text_whatever_breaks_verification(text: str) -> None:
+    assert KEYRING.grant(text, a_key()) is None
+
+
+def test_grant_keys_rotate() -> None:
+    old = GrantKeys({"k1": bytes(32)})
+    both = GrantKeys({"k2": bytes(range(32)), "k1": bytes(32)})
+    grant = a_grant()
+    text = grants.sign(grant, old)
+    assert grants.verify(text, "S001", "T01", both) == grant
+    assert grants.sign(grant, both).startswith("g1.k2.")
+    assert grants.verify(text, "S001", "T01", GrantKeys({"k2": bytes(range(32))})) is None
