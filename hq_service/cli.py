@@ -24,6 +24,7 @@ from hq_service.embedded_postgres import EmbeddedPostgres, EmbeddedPostgresError
 from hq_service.operations import database, demo_data, offline_batches
 from hq_service.operations.clock import now
 from hq_service.settings import Settings, SettingsError, is_production, settings_from
+from hq_service.terminal import demo
 
 DEMO_KEYS_FILE = "demo-keys.json"
 DEFAULT_PORT = 8080
@@ -133,6 +134,16 @@ def demo_keys() -> None:
     """Print the API keys of the demo data as shell exports, for eval."""
     for name, key in _read_demo_keys().items():
         click.echo(f"export {name}={key}")
+
+
+@main.command("demo")
+@click.option("--url", help="Default: the service on PORT, else one of its own for the while.")
+def play_demo(url: str | None) -> None:
+    """Play the stories of two tills on a running service, and check what HQ answers."""
+    if is_production(os.environ):
+        raise SettingsError("HQ_ENV is production: the demo edits parameters and issues cards.")
+    if not demo.run(url, _port_from_environment(), os.environ, _read_demo_keys):
+        raise SystemExit(1)
 
 
 @main.command("settle-file")

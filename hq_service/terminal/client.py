@@ -113,9 +113,7 @@ class Client:
         if content is not None:
             headers["Content-Type"] = "application/json"
         try:
-            response = self._http.request(
-                method, self.url + path, content=content, headers=headers
-            )
+            response = self._http.request(method, self.url + path, content=content, headers=headers)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise Unreachable(self._sentence(error)) from error
         return Answer(

@@ -22,6 +22,7 @@ from hq_service.terminal.steps import (
     ADMINISTRATOR,
     CREDIT_MEMOS_OFFLINE,
     GIFT_CARDS_OFFLINE,
+    LONGEST_INSTRUMENT,
     SYNC_JOB,
     TILL_A,
     TILL_B,
@@ -134,9 +135,7 @@ STORIES = (
                 balance_after_minor=0,
                 remainder_id=another_memo,
             ),
-            posts_same_bytes(
-                funded_minor=100_00, balance_after_minor=0, remainder_id=another_memo
-            ),
+            posts_same_bytes(funded_minor=100_00, balance_after_minor=0, remainder_id=another_memo),
             posts_lines_again(
                 funded_minor=100_00, balance_after_minor=0, remainder_id=another_memo
             ),
@@ -275,8 +274,9 @@ class _Table:
     def __init__(self, stories: Sequence[Story]) -> None:
         steps = [step for story in stories for step in story.steps]
         self._who_width = max(len(step.who) for step in steps)
-        longest = Scene.longest_instrument()
-        self._what_width = max(len(step.what.format(instrument=longest)) for step in steps)
+        self._what_width = max(
+            len(step.what.format(instrument=LONGEST_INSTRUMENT)) for step in steps
+        )
         self._rows = 0
         self._off = 0
         self._skipped = 0
@@ -310,9 +310,7 @@ class _Table:
         click.echo(f"{left}  {answered}".rstrip())
 
 
-def _keys(
-    environ: Mapping[str, str], read_keys: Callable[[], dict[str, str]]
-) -> dict[str, str]:
+def _keys(environ: Mapping[str, str], read_keys: Callable[[], dict[str, str]]) -> dict[str, str]:
     """Return everybody's API key: from the environment, else of the demo data."""
     found = {who: environ.get(name, "").strip() for who, name in KEY_VARIABLES.items()}
     if not all(found.values()):

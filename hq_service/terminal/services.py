@@ -41,31 +41,38 @@ class Service:
         lines = self._log.read_text(encoding="utf-8", errors="replace").splitlines()
         click.echo("\nThe service's last words:")
         for line in lines[-LOG_LINES_SHOWN:]:
-            click.echo(f"  {_API_KEY.sub(r'hq_\1_***', line)}")
+            click.echo("  " + _API_KEY.sub(r"hq_\1_***", line))
 
 
 @contextmanager
 def chosen(url: str | None, port: int) -> Iterator[Service]:
     """Give the service at ``url``; without one, the service on this port, or one just started."""
-    if url is not None:
-        yield Service(url)
-        return
-    here = f"http://127.0.0.1:{port}"
-    if _is_ready(here) is None:
+    address = url or f"http://127.0.0.1:{port}"
+    try:
+        with Client(address, seconds_max=PROBE_SECONDS_MAX) as client:
+            is_ready = _is_ready(client)
+    except Unreachable as error:
+        if url is not None:
+            raise click.ClickException(str(error)) from error
+        is_ready = None
+    if is_ready is None and url is None:
         with _started() as service:
             yield service
         return
-    click.echo(f"Playing on the service at {here}.")
-    yield Service(here)
+    if is_ready is None:
+        raise click.ClickException(f"What answers at {address} is not this service.")
+    if not is_ready:
+        raise click.ClickException(f"The service is not ready; {address}/readyz says why.")
+    click.echo(f"Playing on the service at {address}.")
+    yield Service(address)
 
 
-def _is_ready(url: str) -> bool | None:
-    """Tell whether the service at an address is ready; None if it is none of ours."""
-    with Client(url, seconds_max=PROBE_SECONDS_MAX) as client:
-        try:
-            answer = client.get("/readyz")
-        except Unreachable:
-            return None
+def _is_ready(client: Client) -> bool | None:
+    """Tell whether the service is ready; None if it is none of ours.
+
+    Raises:  Unreachable.
+    """
+    answer = client.get("/readyz")
     # Others have a /readyz, too; only ours says what it checked.
     return answer.status == 200 if isinstance(answer.at("checks"), dict) else None
 
@@ -106,23 +113,34 @@ def _start(port: int, log: IO[bytes]) -> subprocess.Popen[bytes]:
 
 
 def _wait_until_ready(service: Service, process: subprocess.Popen[bytes]) -> None:
-    click.echo(f"Starting a service of its own at {service.url} (at most {READY_SECONDS_MAX} s) ", nl=False)
-    deadline = time.monotonic() + READY_SECONDS_MAX
-    next_dot_at = 0.0
-    while not _is_ready(service.url):
-        if process.poll() is not None:
-            click.echo()
-            service.show_log()
-            raise click.ClickException("The service ended before it was ready; see above.")
-        if time.monotonic() > deadline:
-            click.echo()
-            service.show_log()
-            raise click.ClickException(f"No service was ready within {READY_SECONDS_MAX} s.")
-        if time.monotonic() >= next_dot_at:
-            click.echo(".", nl=False)
-            next_dot_at = time.monotonic() + 1
-        time.sleep(0.1)
+    """Wait, with a dot for every second.
+
+    Raises:  click.ClickException when the service ends, or time is up, with its last words shown.
+    """
+    click.echo(f"Starting a service at {service.url}, in at most {READY_SECONDS_MAX} s ", nl=False)
+    started_at = time.monotonic()
+    dots = 0
+    with Client(service.url, seconds_max=PROBE_SECONDS_MAX) as client:
+        while not _answers_ready(client):
+            waited_seconds = time.monotonic() - started_at
+            has_ended = process.poll() is not None
+            if has_ended or waited_seconds > READY_SECONDS_MAX:
+                click.echo()
+                service.show_log()
+                why = "ended" if has_ended else f"was not ready within {READY_SECONDS_MAX} s"
+                raise click.ClickException(f"The service {why}; its last words are above.")
+            if waited_seconds >= dots:
+                click.echo(".", nl=False)
+                dots += 1
+            time.sleep(0.1)
     click.echo(" ready.")
+
+
+def _answers_ready(client: Client) -> bool:
+    try:
+        return _is_ready(client) is True
+    except Unreachable:
+        return False
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:

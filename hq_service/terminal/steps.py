@@ -30,6 +30,7 @@ CHANGED_PARAMETERS = (GIFT_CARDS_OFFLINE, CREDIT_MEMOS_OFFLINE, PARTIAL_USE)
 """What the stories change, and what is put back afterwards."""
 
 _NAMES = {Kind.GIFT_CARD: "gift card", Kind.CREDIT_MEMO: "credit memo"}
+LONGEST_INSTRUMENT = "credit memo *0000"
 _SHOWN_LENGTH_MAX = 60
 
 
