@@ -60,7 +60,6 @@ class Code(StrEnum):
     UNREADABLE = "unreadable"
     FOREIGN_TERMINAL = "foreign_terminal"
     VOIDED = "voided"
-    NOT_POSTED = "not_posted"
     BUSINESS_KEY_REUSED = "business_key_reused"
     UNKNOWN_INSTRUMENT = "unknown_instrument"
     CURRENCY_MISMATCH = "currency_mismatch"
@@ -209,9 +208,9 @@ def judge(line: Line, instrument: Instrument | None, known: Known, context: Cont
     if (key.store_id, key.terminal_id) not in context.terminals:  # 1
         return Judgement(Outcome.QUARANTINED, (Code.FOREIGN_TERMINAL,))
     if line.status == TransactionStatus.TRAINING:  # 5: never moves money, still counted
-        return Judgement(Outcome.APPLIED, (Code.NOT_POSTED,))
+        return Judgement(Outcome.APPLIED)
     if line.status == TransactionStatus.SUSPENDED:  # 5
-        return Judgement(Outcome.APPLIED, (Code.NOT_POSTED,), lock_effect=LockEffect.KEPT)
+        return Judgement(Outcome.APPLIED, lock_effect=LockEffect.KEPT)
     if line.operation == Operation.RELEASE:  # 5
         return Judgement(Outcome.APPLIED, lock_effect=LockEffect.RELEASED)
     results = known.results.get(key)
