@@ -56,8 +56,9 @@ def main() -> None:
 )
 def serve(port: int | None) -> None:
     """Serve until Ctrl-C; without DATABASE_URL on an embedded database of its own."""
-    chosen = port or _port_from_environment()
-    address = os.environ.get("HQ_BIND") or f"127.0.0.1:{chosen}"
+    address = f"127.0.0.1:{port or _port_from_environment()}"
+    if port is None:
+        address = os.environ.get("HQ_BIND") or address
     _require_free_port(address)
     is_embedded = not os.environ.get("DATABASE_URL")
     if is_embedded:
@@ -137,7 +138,7 @@ def demo_keys() -> None:
 
 
 @main.command("demo")
-@click.option("--url", help="Default: the service on PORT, else one of its own for the while.")
+@click.option("--url", help="Default: the service on PORT, else one started just for this.")
 def play_demo(url: str | None) -> None:
     """Play the stories of two tills on a running service, and check what HQ answers."""
     if is_production(os.environ):

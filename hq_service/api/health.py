@@ -11,6 +11,8 @@ from hq_service.domain.errors import NotFound, Unavailable
 from hq_service.operations import readiness
 from hq_service.operations.clock import now
 
+RETRY_AFTER_SECONDS = 2
+
 blueprint = Blueprint("health", "Whether the service is there", is_public=True)
 
 
@@ -25,9 +27,16 @@ def healthz() -> dict[str, str]:
 @blueprint.response(200, ReadySchema)
 def readyz() -> dict[str, Any]:
     """Tell whether requests can be taken: the database, its schema, its clock, its time-outs."""
-    checks = readiness.check(now())
+    try:
+        checks = readiness.check(now())
+    except Unavailable:
+        checks = {"database": "does not answer; see that it runs and that DATABASE_URL is right"}
     if any(found != "ok" for found in checks.values()):
-        raise Unavailable("The service is not ready; checks say why.", checks=checks)
+        raise Unavailable(
+            "The service is not ready; checks say why.",
+            checks=checks,
+            retry_after_seconds=RETRY_AFTER_SECONDS,
+        )
     return {"status": "ready", "checks": checks}
 
 

@@ -708,12 +708,12 @@ class _Fold:
         self.settlement.instruments[remainder_id] = remainder
 
     def release(self, line: Line, instrument: Instrument) -> None:
-        """End the own lock, if it was taken for this very line.
+        """End the own lock, if it was taken for this very line and is the one that it names.
 
         A repeated old line must not free a lock that the same transaction took later.
         """
         lock = instrument.lock
-        if lock is None or lock.key != line.key:
+        if lock is None or lock.key != line.key or line.lock_id not in (None, lock.lock_id):
             return
         instrument.lock = None
         end = LockEnd.VOIDED if line.key in self.known.voided else LockEnd.RELEASED

@@ -73,8 +73,9 @@ def _is_ready(client: Client) -> bool | None:
     Raises:  Unreachable.
     """
     answer = client.get("/readyz")
-    # Others have a /readyz, too; only ours says what it checked.
-    return answer.status == 200 if isinstance(answer.at("checks"), dict) else None
+    # Others have a /readyz, too; only ours says what it checked, or that the database is away.
+    is_ours = isinstance(answer.at("checks"), dict) or answer.at("type") == "/problems/unavailable"
+    return answer.status == 200 if is_ours else None
 
 
 @contextmanager

@@ -16,8 +16,8 @@ from hq_service.terminal.till import NotPossible, Till
 
 ADMINISTRATOR = "administrator"
 SYNC_JOB = "sync job"
-TILL_A = "till A (T01)"
-TILL_B = "till B (T02)"
+TILL_A = "till A"
+TILL_B = "till B"
 
 STORE_ID = "S001"
 TERMINAL_IDS = {TILL_A: "T01", TILL_B: "T02"}
@@ -35,14 +35,17 @@ _SHOWN_LENGTH_MAX = 60
 
 
 class Company:
-    """Everybody who calls HQ in one run, and the parameters as they were before it."""
+    """Everybody who calls HQ in one run.
+
+    ``parameters`` is what HQ told the administrator last, ``parameters_before`` what the run
+    changes, as it was before it; None as long as nothing is changed.
+    """
 
     def __init__(self, url: str, keys: Mapping[str, str]) -> None:
         """Take the API keys by who uses them: ADMINISTRATOR, SYNC_JOB, TILL_A, TILL_B."""
         self.run_id = uuid.uuid4().hex[:10]
         self.parameters_before: Mapping[str, Any] | None = None
-        self.has_changed_parameters = False
-        self.revision: int | None = None
+        self.parameters = Answer(status=0)
         self._clients = {who: Client(url, key) for who, key in keys.items()}
 
     def __enter__(self) -> Self:
@@ -61,22 +64,36 @@ class Company:
         """Return the client that somebody calls with."""
         return self._clients[who]
 
-    def edit_parameters(self, changes: Mapping[str, Any], reason: str) -> Answer:
+    def edit_parameters(self, changes: Mapping[str, Any]) -> Answer:
         """Edit the Commerce parameters as they are now, and remember how they were at first."""
-        administrator = self.client(ADMINISTRATOR)
-        seen = administrator.get("/v1/admin/parameters")
+        seen = self._read_parameters()
         if seen.is_problem:
             return seen
         if self.parameters_before is None:
-            self.parameters_before = {
-                name: seen.at(f"parameters.{name}") for name in CHANGED_PARAMETERS
-            }
-        # Before it is sent: an answer that is lost does not mean that nothing was saved.
-        self.has_changed_parameters = True
+            self.parameters_before = _changed_parameters(seen)
+        return self._save_parameters(changes, "demo", seen)
+
+    def put_parameters_back(self) -> Answer:
+        """Restore what `edit_parameters` found at first, unless that is what there is."""
+        seen = self._read_parameters()
+        before = self.parameters_before
+        if seen.is_problem or before is None or _changed_parameters(seen) == before:
+            return seen
+        return self._save_parameters(before, "the demo is over", seen)
+
+    def _read_parameters(self) -> Answer:
+        self.parameters = self.client(ADMINISTRATOR).get("/v1/admin/parameters")
+        return self.parameters
+
+    def _save_parameters(self, changes: Mapping[str, Any], reason: str, seen: Answer) -> Answer:
         body = {"parameters": dict(changes), "reason": reason}
-        saved = administrator.patch("/v1/admin/parameters", body, seen.etag)
-        self.revision = saved.at("revision")
+        saved = self.client(ADMINISTRATOR).patch("/v1/admin/parameters", body, seen.etag)
+        self.parameters = saved
         return saved
+
+
+def _changed_parameters(seen: Answer) -> dict[str, Any]:
+    return {name: seen.at(f"parameters.{name}") for name in CHANGED_PARAMETERS}
 
 
 @dataclass
@@ -172,8 +189,8 @@ def sets_parameters(*, gift_cards: bool, credit_memos: bool) -> Step:
     }
     return Step(
         ADMINISTRATOR,
-        f"sets the parameters: {_offline(gift_cards, credit_memos)}",
-        lambda scene: scene.company.edit_parameters(changes, "demo"),
+        f"sets concluding offline: {_offline(gift_cards, credit_memos)}",
+        lambda scene: scene.company.edit_parameters(changes),
         {"status": 200, **{f"parameters.{name}": value for name, value in changes.items()}},
         _tell_parameters,
     )
@@ -182,18 +199,13 @@ def sets_parameters(*, gift_cards: bool, credit_memos: bool) -> Step:
 def puts_parameters_back() -> Step:
     """The administrator restores what was there before the first story."""
 
-    def put_back(scene: Scene) -> Answer:
-        before = scene.company.parameters_before
-        assert before is not None  # nobody edits without having read them
-        return scene.company.edit_parameters(before, "the demo is over")
-
     def as_before(name: str) -> Callable[[Scene], object]:
         return lambda scene: (scene.company.parameters_before or {}).get(name)
 
     return Step(
         ADMINISTRATOR,
         "puts the parameters back as they were before",
-        put_back,
+        lambda scene: scene.company.put_parameters_back(),
         {"status": 200, **{f"parameters.{name}": as_before(name) for name in CHANGED_PARAMETERS}},
         _tell_parameters,
     )
@@ -233,29 +245,18 @@ def issues(kind: Kind, amount_minor: int) -> Step:
 # --- the tills, online ----------------------------------------------------------------------------
 
 
-def fetches_parameters(who: str, *, gift_cards: bool, credit_memos: bool) -> Step:
-    """A till fetches the parameters; HQ grants by what it has fetched."""
+def fetches_parameters(who: str) -> Step:
+    """A till fetches what the administrator saved last; HQ grants by what it has fetched."""
+
+    def saved(path: str) -> Callable[[Scene], object]:
+        return lambda scene: scene.company.parameters.at(path)
+
+    paths = ["revision", *(f"parameters.{name}" for name in CHANGED_PARAMETERS)]
     return Step(
         who,
         "fetches the parameters, which acknowledges them",
         lambda scene: scene.tills[who].fetch_parameters(),
-        {
-            "status": 200,
-            "revision": lambda scene: scene.company.revision,
-            f"parameters.{GIFT_CARDS_OFFLINE}": gift_cards,
-            f"parameters.{CREDIT_MEMOS_OFFLINE}": credit_memos,
-        },
-        _tell_parameters,
-    )
-
-
-def fetches_parameters_again(who: str) -> Step:
-    """A till fetches whatever is in force now, so that no grant goes by a parameter of the demo."""
-    return Step(
-        who,
-        "fetches the parameters, which acknowledges them",
-        lambda scene: scene.tills[who].fetch_parameters(),
-        {"status": 200, "revision": lambda scene: scene.company.revision},
+        {"status": 200, **{path: saved(path) for path in paths}},
         _tell_parameters,
     )
 
@@ -279,7 +280,7 @@ def locks(who: str, *, up_to_minor: int, is_granted: bool | None = None) -> Step
         )
     return Step(
         who,
-        "adds {instrument} to a sale: asks for the lock",
+        "adds {instrument} to a sale and locks it",
         lambda scene: scene.tills[who].lock(scene.kind, scene.number),
         expected,
         _tell_lock,
@@ -344,7 +345,7 @@ def finds_balance(
 # --- the tills, offline ---------------------------------------------------------------------------
 
 
-def concludes_offline(who: str, amount_minor: int, *, what: str = "loses its connection") -> Step:
+def concludes_offline(who: str, amount_minor: int, *, what: str = "loses connection") -> Step:
     """A till goes on without HQ, under the grant that came with its lock."""
 
     def conclude(scene: Scene) -> None:
@@ -362,7 +363,7 @@ def cannot_conclude_offline(who: str) -> Step:
             raise NotPossible("The till has a grant, so it could conclude the sale.")
         till.void_tender_offline()
 
-    return Step(who, "loses its connection; has no grant: voids its tender", void_tender)
+    return Step(who, "loses connection; has no grant: voids its tender", void_tender)
 
 
 # --- the sync job ---------------------------------------------------------------------------------
@@ -429,7 +430,7 @@ def _redeemed(amount_minor: int, balance_minor: int) -> dict[str, object]:
         "is_replay": False,
         "amount_minor": amount_minor,
         "balance_after_minor": balance_minor,
-        "remainder": None,
+        "remainder.instrument_id": None,
     }
 
 
@@ -475,7 +476,7 @@ def _tell_batch(answer: Answer) -> str:
     codes = "".join(f" {code}" for code in answer.at("results.0.codes") or ())
     is_posted = answer.at("results.0.balance_after_minor") is not None
     balance = _money(answer, "results.0.balance_after_minor")
-    rest = ", rest on a new memo" if answer.at("results.0.remainder_id") else ""
+    rest = ", rest on a new one" if answer.at("results.0.remainder_id") else ""
     return f"{replayed}{outcomes}{codes}" + (f", balance {balance}{rest}" if is_posted else "")
 
 
@@ -485,7 +486,7 @@ def _money(answer: Answer, path: str) -> str:
 
 
 def _offline(gift_cards: object, credit_memos: object) -> str:
-    return f"gift cards {_yes(gift_cards)}, credit memos {_yes(credit_memos)}"
+    return f"gift card {_yes(gift_cards)}, credit memo {_yes(credit_memos)}"
 
 
 def _yes(is_allowed: object) -> str:

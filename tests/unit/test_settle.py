@@ -189,6 +189,16 @@ def test_a_repeated_old_line_does_not_free_a_later_lock_of_its_own_transaction()
     assert found[CARD_ID].lock == relocked.lock
 
 
+def test_a_repeated_release_does_not_free_a_later_lock_of_the_same_line() -> None:
+    first = a_lock()
+    release = a_line(operation="release", amount_minor=0, lock_id=first.lock_id)
+    _, found, known = settled([release], {CARD_ID: a_card(lock=first)}, Known(), a_context())
+    assert found[CARD_ID].lock is None
+    relocked = replace(found[CARD_ID], lock=a_lock(granted=True))
+    _, found, _ = settled([release], {CARD_ID: relocked}, known, a_context())
+    assert found[CARD_ID].lock == relocked.lock
+
+
 def test_a_lock_taken_again_for_a_line_that_was_concluded_is_freed_by_its_repeat() -> None:
     line = a_line()
     _, found, known = settled([line], {CARD_ID: a_card(lock=a_lock())}, Known(), a_context())
