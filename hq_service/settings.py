@@ -9,7 +9,7 @@ from __future__ import annotations
 import binascii
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from hq_service.domain.grants import GrantKeys
 
@@ -25,9 +25,9 @@ class SettingsError(Exception):
 class Settings:
     """What a deployment decides. Units are in the names."""
 
-    database_url: str
-    number_secret: bytes
-    grant_keys: GrantKeys
+    database_url: str = field(repr=False)  # it may hold a password
+    number_secret: bytes = field(repr=False)
+    grant_keys: GrantKeys = field(repr=False)
     environment: str = "development"
     workers: int = 2
     threads: int = 4

@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 import itertools
+import os
+import socket
+import subprocess
+import sys
+import time
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -23,6 +31,7 @@ from hq_service.store.database import transactional
 NUMBER_SECRET = bytes(range(32))
 GRANT_KEYS = GrantKeys({"k1": bytes(range(32, 64))})
 KEYRING = Keyring(NUMBER_SECRET, GRANT_KEYS)
+SERVICE_START_SECONDS_MAX = 30
 
 _counter = itertools.count(1)
 
@@ -118,9 +127,7 @@ class Till(Caller):
         }
         return self.post("/v1/redemptions", {**self.key_of(transaction_id, line), **body})
 
-    def release(
-        self, card: Card, transaction_id: str, lock_id: str, line: int = 1
-    ) -> TestResponse:
+    def release(self, card: Card, transaction_id: str, lock_id: str, line: int = 1) -> TestResponse:
         body = {"instrument_id": card.instrument_id, "lock_id": lock_id}
         return self.post("/v1/releases", {**self.key_of(transaction_id, line), **body})
 
@@ -203,9 +210,7 @@ class Hq:
         body = {"store_id": store_id, "batch_id": batch_id or a_name("batch"), "lines": lines}
         return self.sync(store_id).post("/v1/offline-batches", body)
 
-    def issue(
-        self, amount_minor: int, *, kind: str = "gift_card", currency: str = "SEK"
-    ) -> Card:
+    def issue(self, amount_minor: int, *, kind: str = "gift_card", currency: str = "SEK") -> Card:
         """Issue an instrument with a number of its own."""
         number = a_number()
         answer = self.admin.post(
@@ -244,3 +249,89 @@ class Hq:
         with psycopg.connect(url, autocommit=True) as connection:
             cursor = connection.execute(query.encode(), values or None)
             return cursor.fetchall() if cursor.description else []
+
+
+class Tables:
+    """What is in every table of a database, read over a connection of its own."""
+
+    def __init__(self, connection: psycopg.Connection[Any]) -> None:
+        self._connection = connection
+        columns: dict[str, list[str]] = {}
+        for table, column, data_type in connection.execute(
+            "SELECT table_name::text, column_name::text, data_type FROM information_schema.columns"
+            " WHERE table_schema = 'public' ORDER BY table_name, ordinal_position"
+        ):
+            is_bytes = data_type == "bytea"
+            text = f"encode({column}, 'escape')" if is_bytes else f"{column}::text"
+            columns.setdefault(table, []).append(text)
+        self._every_row = " UNION ALL ".join(
+            f"SELECT '{table}', concat_ws(E'\\n', {', '.join(texts)}) FROM {table}"
+            for table, texts in columns.items()
+        )
+
+    @classmethod
+    @contextmanager
+    def of(cls, app: Flask) -> Iterator[Tables]:
+        """Open the database of an application."""
+        url = psycopg_url(app.config["SQLALCHEMY_DATABASE_URI"])
+        with psycopg.connect(url, autocommit=True) as connection:
+            yield cls(connection)
+
+    def rows(self) -> list[tuple[str, str]]:
+        """Return table and text of every row, bytes as the text that they spell.
+
+        Equal before and after means that nothing was written in between.
+        """
+        return sorted(self._connection.execute(self._every_row.encode()).fetchall())
+
+
+@contextmanager
+def served(database_url: str, log: Path, **variables: str) -> Iterator[int]:
+    """Run the service as ``hq serve`` does, on a free port, and give the port."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    environment = {
+        **{name: value for name, value in os.environ.items() if not name.startswith("HQ_")},
+        "DATABASE_URL": psycopg_url(database_url),
+        "HQ_NUMBER_SECRET": NUMBER_SECRET.hex(),
+        "HQ_GRANT_KEYS": ",".join(
+            f"{name}:{key.hex()}" for name, key in GRANT_KEYS.masters.items()
+        ),
+        "HQ_WORKERS": "1",
+        **variables,
+    }
+    command = [sys.executable, "-m", "hq_service", "serve", "--port", str(port)]
+    with log.open("wb") as output:
+        service = subprocess.Popen(command, env=environment, stdout=output, stderr=output)
+    try:
+        _wait_for(port, service, log)
+        yield port
+    finally:
+        service.terminate()
+        service.wait(SERVICE_START_SECONDS_MAX)
+
+
+def _wait_for(port: int, service: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + SERVICE_START_SECONDS_MAX
+    while time.monotonic() < deadline and service.poll() is None:
+        try:
+            answered = exchange(
+                port, b"GET /healthz HTTP/1.1\r\nHost: hq\r\nConnection: close\r\n\r\n"
+            )
+        except OSError:
+            answered = b""
+        if answered:
+            return
+        time.sleep(0.05)
+    raise AssertionError(log.read_text(encoding="utf-8", errors="replace"))
+
+
+def exchange(port: int, request: bytes) -> bytes:
+    """Send bytes to a service and return whatever it answers until it closes."""
+    with socket.create_connection(("127.0.0.1", port), 10) as connection:
+        connection.sendall(request)
+        answer = b""
+        while received := connection.recv(65_536):
+            answer += received
+    return answer

@@ -8,6 +8,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from flask import Blueprint, g, request
 
+from hq_service.api.blueprints import check_query
 from hq_service.domain.actors import Actor, Role
 from hq_service.domain.errors import Forbidden, Unauthenticated
 from hq_service.operations import keys
@@ -27,8 +28,9 @@ def authenticate() -> None:
 
 
 def protect(blueprint: Blueprint) -> None:
-    """Let every route of a blueprint authenticate first."""
+    """Let every route of a blueprint authenticate first, then check its query."""
     blueprint.before_request(authenticate)
+    blueprint.before_request(check_query)
 
 
 def allow(*roles: Role) -> Callable[[Callable[P, R]], Callable[P, R]]:

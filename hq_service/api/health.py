@@ -17,6 +17,7 @@ blueprint = Blueprint("health", "Whether the service is there", is_public=True)
 
 
 @blueprint.route("/healthz", methods=["GET"])
+@blueprint.doc(security=[])
 @blueprint.response(200, AliveSchema)
 def healthz() -> dict[str, str]:
     """Tell that the process is there; asks nobody else."""
@@ -24,6 +25,7 @@ def healthz() -> dict[str, str]:
 
 
 @blueprint.route("/readyz", methods=["GET"])
+@blueprint.doc(security=[])
 @blueprint.response(200, ReadySchema)
 def readyz() -> dict[str, Any]:
     """Tell whether requests can be taken: the database, its schema, its clock, its time-outs."""
@@ -41,6 +43,7 @@ def readyz() -> dict[str, Any]:
 
 
 @blueprint.route("/problems/<code>", methods=["GET"])
+@blueprint.doc(security=[])
 @blueprint.response(200, ProblemKindSchema)
 def problem_kind(code: str) -> dict[str, Any]:
     """Tell what a problem code means and what to do: where the ``type`` of a problem leads."""

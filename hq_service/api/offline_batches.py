@@ -6,15 +6,17 @@ from collections.abc import Mapping
 from typing import Any
 
 from flask import request
-from marshmallow import fields, validate
+from marshmallow import validate
 
 from hq_service.api import auth
 from hq_service.api.blueprints import Blueprint, keyring, settings
 from hq_service.api.bodies import read_body
 from hq_service.api.schemas import selling
-from hq_service.api.schemas.common import StrictSchema
+from hq_service.api.schemas.common import QueryInteger, StrictSchema
 from hq_service.api.selling import REPLAYED
 from hq_service.domain.actors import Role
+from hq_service.domain.errors import NotFound
+from hq_service.domain.reading import is_identifier
 from hq_service.operations import offline_batches
 from hq_service.operations.clock import now
 from hq_service.operations.offline_batches import PAGE_LINES_MAX, BatchState
@@ -28,8 +30,8 @@ Answer = dict[str, Any]
 class PageSchema(StrictSchema):
     """Which page of lines."""
 
-    after = fields.Integer(load_default=-1, validate=validate.Range(-1, 2**31 - 1))
-    limit = fields.Integer(load_default=PAGE_LINES_MAX, validate=validate.Range(1, PAGE_LINES_MAX))
+    after = QueryInteger(load_default=-1, validate=validate.Range(-1, 2**31 - 1))
+    limit = QueryInteger(load_default=PAGE_LINES_MAX, validate=validate.Range(1, PAGE_LINES_MAX))
 
 
 @blueprint.route("/v1/offline-batches", methods=["POST"])
@@ -76,6 +78,7 @@ def post_batch() -> tuple[Answer, int, dict[str, str]]:
 @blueprint.response(200, selling.OfflineBatchStateSchema)
 def get_batch(store_id: str, batch_id: str) -> Answer:
     """Tell how far a batch is settled."""
+    _require_possible(store_id, batch_id)
     return _members(offline_batches.state(store_id, batch_id, auth.current_actor()))
 
 
@@ -85,11 +88,18 @@ def get_batch(store_id: str, batch_id: str) -> Answer:
 @blueprint.response(200, selling.LineResultsSchema)
 def get_lines(page: Mapping[str, int], store_id: str, batch_id: str) -> Answer:
     """Tell what the lines of a batch came to, in the sender's order."""
+    _require_possible(store_id, batch_id)
     results = offline_batches.lines(
         store_id, batch_id, auth.current_actor(), after=page["after"], limit=page["limit"]
     )
     is_last = len(results) < page["limit"]
     return {"results": results, "next_after": None if is_last else results[-1]["position"]}
+
+
+def _require_possible(store_id: str, batch_id: str) -> None:
+    """Refuse names that no batch can have; the database would fail on a NUL."""
+    if not is_identifier(store_id) or not is_identifier(batch_id):
+        raise NotFound(code="batch_not_found")
 
 
 def _members(state: BatchState) -> Answer:

@@ -47,6 +47,7 @@ PROBLEMS: Mapping[str, Problem] = {
     "instrument_not_found": Problem(404, "No such instrument"),
     "batch_not_found": Problem(404, "No such batch"),
     "method_not_allowed": Problem(405, "The method is not allowed here"),
+    "refused": Problem(409, "A rule refuses it"),
     "lock_lost": Problem(409, "The instrument no longer carries this lock"),
     "insufficient_balance": Problem(
         409,
@@ -99,8 +100,14 @@ REMEDIES: Mapping[str, str] = {
     "malformed_body": "Send one JSON document in UTF-8, with each member once.",
     "unauthenticated": "Send the header Authorization: Bearer and a key that is not revoked.",
     "forbidden": "Use a key with another role.",
+    "foreign_terminal": "Name the store and terminal that the key stands for.",
+    "foreign_store": "Name the store that the key stands for.",
+    "terminal_retired": "Use another register; this one is retired.",
+    "not_found": "Check the path; /openapi.json has them all.",
     "instrument_not_found": "Check kind and number.",
     "batch_not_found": "Check store_id and batch_id.",
+    "method_not_allowed": "Use a method that the header Allow names.",
+    "refused": "Do not repeat it unchanged.",
     "lock_lost": "Void the line, lock the instrument again and repeat under a new line.",
     "insufficient_balance": "Ask for no more than the lock's max_amount_minor.",
     "currency_mismatch": "Use the currency of the instrument.",
@@ -116,14 +123,18 @@ REMEDIES: Mapping[str, str] = {
     "instrument_applied": "Take another tender; a credit memo is used once.",
     "instrument_exists": "Choose another number, or leave it out and HQ makes one.",
     "precondition_failed": "Read it again, look at what changed, and edit that.",
+    "payload_too_large": "Send less at a time; the README has the limits.",
+    "unsupported_media_type": "Send application/json without Content-Encoding.",
     "validation_failed": "Mend what errors point at and send it again.",
     "business_key_reused": "Give every line of every transaction a business key of its own.",
     "batch_id_reused": "Give every batch an id of its own; repeat a batch with the same bytes.",
     "instrument_locked": "Wait for Retry-After, or take another tender.",
     "precondition_required": "Send If-Match with the ETag that you read.",
     "internal_error": "Repeat it with the same business key; tell the operator the request_id.",
+    "unavailable": "Wait for Retry-After and repeat it with the same business key.",
+    "outcome_unknown": "Repeat it with the same business key to find out.",
 }
-"""What to do about it, where the raiser does not say it better."""
+"""What to do about it, for every code; a raiser may say it better."""
 
 _CODE_OF_HTTP = {
     400: "malformed_body",
@@ -170,7 +181,8 @@ def problem(
 
 
 def register(app: Flask) -> None:
-    """Let the application answer every error as a problem document."""
+    """Let the application answer every error as a problem document, and describe it so."""
+    _describe(app)
 
     @app.errorhandler(errors.HqError)
     def hq_error(error: errors.HqError) -> Response:
@@ -201,6 +213,17 @@ def register(app: Flask) -> None:
             exc_info=app.config.get("SHOW_TRACEBACKS", False),
         )
         return problem("internal_error")
+
+
+def _describe(app: Flask) -> None:
+    """Give errors their content type in the OpenAPI description, too.
+
+    The generator knows one content type for everything; of the responses that it shares between
+    endpoints all are errors.
+    """
+    for registered in app.extensions["flask-smorest"]["apis"].values():
+        for shared in registered["ext_obj"].spec.components.responses.values():
+            shared["content"][CONTENT_TYPE] = shared["content"].pop("application/json")
 
 
 def pointers(messages: object, prefix: str = "") -> list[tuple[str, str]]:

@@ -23,8 +23,20 @@ _NORMALISED = re.compile(rf"[0-9A-Z]{{{NUMBER_LENGTH_MIN},{NUMBER_LENGTH_MAX}}}"
 _ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _GENERATED_LENGTH = 16  # 80 bits: not to be guessed, short enough to be typed
 
-_DIGIT_RUN = re.compile(r"\d(?: ?\d){7,}")
-_GENERATED_RUN = re.compile(rf"(?<![0-9A-Za-z])[{_ALPHABET}]{{{_GENERATED_LENGTH}}}(?![0-9A-Za-z])")
+# What may be a card number, however it is spelled: eight digits or more, also far apart or in
+# groups of three and more (a date or a time of day is neither), and what looks like HQ's own.
+_MAYBE_NUMBERS = (
+    re.compile(r"(?<![0-9A-Za-z])\d(?: *\d){7,}"),
+    re.compile(r"\d{8,}"),
+    re.compile(r"(?<![0-9A-Za-z-])\d{3,}(?:[ -]{1,3}\d{3,})+(?![0-9A-Za-z-])"),
+    re.compile(rf"(?<![0-9A-Za-z])[{_ALPHABET}]{{{_GENERATED_LENGTH}}}(?![0-9A-Za-z])"),
+    # In small letters or in fours it must have a digit, or else four short words would be one.
+    re.compile(
+        rf"(?<![0-9A-Za-z])(?=(?:[ -]?[A-Za-z]){{0,15}}[ -]?\d)"
+        rf"(?:[{_ALPHABET}]{{4}}[ -]?){{3}}[{_ALPHABET}]{{4}}(?![0-9A-Za-z])",
+        re.IGNORECASE,
+    ),
+)
 _NUMBER_MEMBER = re.compile(r'("number"\s*:\s*")((?:[^"\\]|\\.)*)')
 
 
@@ -70,16 +82,21 @@ def last4(normalised_number: str) -> str:
 def mask(text: str) -> str:
     """Hide whatever may be a card number, but for its last four characters.
 
-    Used on lines that could not be read: every ``"number"`` member, every run of eight or more
-    digits (spaces between them allowed) and everything that looks like a number HQ makes.
+    Used on lines that could not be read, on names in the wrong place and on reasons.
     """
 
     def hide(found: str) -> str:
         return f"***{found[-4:]}" if len(found) > 4 else "***"
 
     text = _NUMBER_MEMBER.sub(lambda match: match[1] + hide(match[2]), text)
-    text = _GENERATED_RUN.sub(lambda match: hide(match[0]), text)
-    return _DIGIT_RUN.sub(lambda match: hide(match[0]), text)
+    for pattern in _MAYBE_NUMBERS:
+        text = pattern.sub(_hide_number, text)
+    return text
+
+
+def _hide_number(found: re.Match[str]) -> str:
+    characters = found[0].translate(_SEPARATORS)
+    return found[0] if len(characters) < NUMBER_LENGTH_MIN else f"***{characters[-4:]}"
 
 
 def uuid7(now: datetime, random_bytes: bytes) -> UUID:

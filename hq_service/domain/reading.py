@@ -38,6 +38,8 @@ EARLIEST = datetime(2000, 1, 1, tzinfo=UTC)
 _LATEST_AHEAD = timedelta(days=3_653)
 
 _IDENTIFIER = re.compile(IDENTIFIER_PATTERN)
+# As grants.sign writes them: what is not even of this form may be a secret of another kind.
+_GRANT_FORM = re.compile(r"g[0-9]+\.[A-Za-z0-9]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
 _OPERATIONS = frozenset({Operation.REDEEM, Operation.RELEASE})
 _STATUSES = frozenset(
     {TransactionStatus.CONCLUDED, TransactionStatus.SUSPENDED, TransactionStatus.TRAINING}
@@ -59,8 +61,7 @@ def read_envelope(raw: object, *, lines_max: int) -> tuple[str, str, list[Any]]:
         raise InvalidRequest(errors=[{"pointer": "", "detail": "must be an object"}])
     faults = {name: "is not a member of a batch" for name in raw if name not in _ENVELOPE}
     for name in ("store_id", "batch_id"):
-        value = raw.get(name)
-        if not isinstance(value, str) or not _IDENTIFIER.fullmatch(value):
+        if not is_identifier(raw.get(name)):
             faults[name] = "must be 1 to 64 letters, digits or . _ : -"
     lines = raw.get("lines")
     if not isinstance(lines, list) or not lines:
@@ -76,9 +77,18 @@ def read_envelope(raw: object, *, lines_max: int) -> tuple[str, str, list[Any]]:
     return raw["store_id"], raw["batch_id"], lines
 
 
+def is_identifier(value: object) -> bool:
+    """Tell whether a value is a name that a store, terminal, transaction or batch can have."""
+    return isinstance(value, str) and _IDENTIFIER.fullmatch(value) is not None
+
+
 def pointer_to(*names: object) -> str:
-    """Return the JSON pointer (RFC 6901) of a member; a name that is too long is cut."""
-    return "".join("/" + str(name).replace("~", "~0").replace("/", "~1")[:64] for name in names)
+    """Return the JSON pointer (RFC 6901) of a member.
+
+    A name that is too long is cut; a card number in the wrong place is masked.
+    """
+    shown = (mask(str(name))[:64] for name in names)
+    return "".join("/" + name.replace("~", "~0").replace("/", "~1") for name in shown)
 
 
 class _Unreadable(Exception):
@@ -90,15 +100,17 @@ def read_line(
 ) -> Line | UnreadableLine:
     """Read one line of a batch. The card number in it, if any, is gone afterwards.
 
-    Returns: the line, or the reason why it cannot be understood with its masked text.
+    Returns: the line, or the reason why it cannot be understood with its text, in which card
+             numbers and grants are masked.
     """
     try:
         if not isinstance(raw, dict):
             raise _Unreadable("a line must be an object")
         return _read(raw, position, store_id, keyring, now)
     except _Unreadable as reason:
-        text = mask(json.dumps(raw, ensure_ascii=True, separators=(",", ":")))
-        return UnreadableLine(store_id, position, text[:MASKED_TEXT_LENGTH_MAX], str(reason))
+        text = json.dumps(raw, ensure_ascii=True, separators=(",", ":"))
+        masked = mask(_GRANT_FORM.sub("***", text))
+        return UnreadableLine(store_id, position, masked[:MASKED_TEXT_LENGTH_MAX], str(reason))
 
 
 def read_instant(text: object, now: datetime) -> datetime | None:
@@ -150,7 +162,7 @@ def _read(
 
 def _identifier(raw: Mapping[str, Any], name: str) -> str:
     value = raw.get(name)
-    if not isinstance(value, str) or not _IDENTIFIER.fullmatch(value):
+    if not isinstance(value, str) or not is_identifier(value):
         raise _Unreadable(f"{name} must be 1 to 64 letters, digits or . _ : -")
     return value
 
@@ -212,4 +224,4 @@ def _grant(raw: Mapping[str, Any]) -> str | None:
     # Whatever text it is, it is judged: one that does not verify counts as absent.
     if not isinstance(value, str) or len(value) > GRANT_LENGTH_MAX:
         raise _Unreadable(f"grant must be a text of at most {GRANT_LENGTH_MAX} characters")
-    return value
+    return value if _GRANT_FORM.fullmatch(value) else mask(value)

@@ -69,6 +69,7 @@ def issue(connection: Connection, wish: Issue, keyring: Keyring, now: datetime) 
         amount_minor=wish.amount_minor,
         now=now,
     )
+    instruments.claim_reference(connection, wish.reference, now)
     # Inserted first: a racing issue of the same number waits here and is then seen below.
     is_new = instruments.insert(connection, [instrument], now) == 1
     known = settlements.read_results(connection, [key]).get(key, {})

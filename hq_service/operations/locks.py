@@ -32,6 +32,7 @@ from hq_service.store.database import Connection, confirm_durable, transactional
 from hq_service.store.terminals import LockFacts
 
 LOCK_ATTEMPTS = 3
+RETRY_AFTER_SECONDS = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +87,10 @@ def acquire(
             _end_displaced(connection, instrument, acquisition, actor, now)
             touch_if_due(connection, facts.terminal, _in_force(facts), now)
             return _answer(acquisition.lock, instrument, facts, keyring, is_new=True)
-    raise Unavailable("Other terminals keep changing this instrument. Repeat the request.")
+    raise Unavailable(
+        "Other terminals keep changing this instrument. Repeat the request.",
+        retry_after_seconds=RETRY_AFTER_SECONDS,
+    )
 
 
 @transactional

@@ -40,7 +40,8 @@ Connection = psycopg.Connection[tuple[Any, ...]]
 db = SQLAlchemy(model_class=Base)
 watchdog = CommitWatchdog()
 
-# Connections whose last commit was told to stop waiting for its standby.
+# Connections that are committing, and those of them whose commit was told to stop waiting.
+_committing: weakref.WeakSet[Connection] = weakref.WeakSet()
 _unconfirmed: weakref.WeakSet[Connection] = weakref.WeakSet()
 
 
@@ -53,9 +54,11 @@ def listen(engine: Engine) -> None:
 
         def noticed(diagnostic: psycopg.errors.Diagnostic) -> None:
             # PostgreSQL says COMMIT and success here, although a failover may lose the commit.
-            text = diagnostic.message_primary or ""
+            # The words are in the server's language; no other warning comes with a COMMIT.
             found = reference()
-            if diagnostic.sqlstate == "01000" and "synchronous replication" in text and found:
+            if found is None or diagnostic.sqlstate != "01000":
+                return
+            if found in _committing:
                 _unconfirmed.add(found)
 
         connection.add_notice_handler(noticed)
@@ -79,7 +82,7 @@ def transactional(operation: Callable[Concatenate[Connection, P], R]) -> Callabl
                 result = operation(connection, *arguments, **keywords)
                 db.session.flush()
             except HqError:
-                db.session.rollback()
+                _give_up()
                 raise
             except (psycopg.Error, sqlalchemy.exc.SQLAlchemyError) as error:
                 _give_up()
@@ -129,18 +132,28 @@ def _connection() -> Connection:
 
 
 def _commit(connection: Connection) -> None:
-    """Commit, and never cancel it: a deadline shuts the socket, which leaves the outcome open."""
+    """Commit, and never cancel it: a deadline shuts the socket, which leaves the outcome open.
+
+    The connection commits by itself, before the session does: the session's commit gives it back
+    to the pool, and then another thread's commit could be taken for this one.
+    """
+    _committing.add(connection)
     try:
         with watchdog.deadline(connection):
-            db.session.commit()
-    except (psycopg.Error, sqlalchemy.exc.SQLAlchemyError) as error:
+            connection.commit()
+    except psycopg.Error as error:
         sqlstate = _sqlstate(error)
         _give_up()
         if sqlstate is None or sqlstate.startswith(("08", "57P")):
             raise _outcome_unknown() from error
         _translate(error)  # the server said no: certainly not applied
-    if connection in _unconfirmed:
+    finally:
+        _committing.discard(connection)
+        is_unconfirmed = connection in _unconfirmed
         _unconfirmed.discard(connection)
+    # Nothing is left to commit; this ends the session's transaction and frees the connection.
+    db.session.commit()
+    if is_unconfirmed:
         raise _outcome_unknown()
 
 

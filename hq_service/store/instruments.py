@@ -64,6 +64,11 @@ def insert(connection: Connection, created: Sequence[Instrument], now: datetime)
     return cursor.rowcount
 
 
+def claim_reference(connection: Connection, reference: str, now: datetime) -> None:
+    """Claim the reference of an issue; another claim of it waits until this one is decided."""
+    connection.execute(statement("claim_reference"), {"reference": reference, "now": now})
+
+
 def update(connection: Connection, changed: Sequence[Instrument]) -> None:
     """Write back balance, status, remainder and whether the lock is still there."""
     connection.execute(

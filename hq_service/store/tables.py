@@ -155,6 +155,14 @@ class ApiKey(Base):
     revoked_at: Mapped[datetime | None]
 
 
+class IssueReference(Base):
+    """That an administrator issued something under a reference."""
+
+    __tablename__ = "issue_references"
+    reference: Mapped[str] = name_key()
+    issued_at: Mapped[datetime]
+
+
 class OfflineBatch(Base):
     """The header of an offline batch and how far it is settled."""
 

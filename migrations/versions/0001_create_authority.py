@@ -102,6 +102,14 @@ CREATE TABLE api_keys (
     )
 );
 
+-- What administrators issue, by their own reference: two issues of one reference at the same moment,
+-- with two numbers, meet here. The unique key of postings has the bucket in it and would let both.
+CREATE TABLE issue_references (
+    reference text COLLATE "C" NOT NULL,
+    issued_at timestamptz NOT NULL,
+    CONSTRAINT pk_issue_references PRIMARY KEY (reference)
+);
+
 CREATE TABLE offline_batches (
     store_id text COLLATE "C" NOT NULL,
     batch_id text COLLATE "C" NOT NULL,
@@ -414,6 +422,6 @@ def upgrade() -> None:
 def downgrade() -> None:
     op.execute(
         "DROP TABLE offline_lines, voids, postings, lock_events, live_locks, instruments, cases,"
-        " quarantined_lines, offline_batch_parts, offline_batches, api_keys,"
+        " quarantined_lines, offline_batch_parts, offline_batches, issue_references, api_keys,"
         " parameter_acknowledgements, parameter_revisions, terminal_presence, terminals, stores"
     )

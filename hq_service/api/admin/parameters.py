@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,6 +21,8 @@ blueprint = Blueprint("admin-parameters", "The Commerce parameters, for administ
 auth.protect(blueprint)
 
 Answer = tuple[dict[str, Any], int, dict[str, str]]
+
+_REVISION = re.compile(r"0|[1-9][0-9]{0,9}")
 
 
 @blueprint.route("/v1/admin/parameters", methods=["GET"])
@@ -49,5 +52,6 @@ def _seen_revision() -> int | None:
         return parameters.read_for_administrator().revision
     if not request.if_match:
         return None
-    tags = [tag for tag in request.if_match.as_set() if tag.isascii() and tag.isdigit()]
+    # An empty tag comes as None.
+    tags = [tag for tag in request.if_match.as_set() if tag and _REVISION.fullmatch(tag)]
     return int(tags[0]) if len(tags) == 1 else -1

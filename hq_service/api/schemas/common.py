@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from marshmallow import RAISE, Schema, ValidationError, fields, validate
+from marshmallow import INCLUDE, RAISE, Schema, ValidationError, fields, validate
 
 from hq_service.domain.model import HQ, Kind
 from hq_service.domain.money import AMOUNT_MINOR_MAX, CURRENCY_EXPONENTS
 from hq_service.domain.reading import IDENTIFIER_PATTERN, LINE_NUMBER_MAX
 
 REASON_LENGTH_MAX = 500
+
+_INTEGER = re.compile(r"-?[0-9]{1,19}")
+# What turns the direction of the text around it, on every screen that shows it.
+_TURNING = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 
 class StrictSchema(Schema):
@@ -33,12 +39,21 @@ class StrictInteger(fields.Integer):
         return super()._deserialize(value, attr, data, **keywords)
 
 
+class QueryInteger(fields.Integer):
+    """An integer of a query, in plain digits: no 1_000, no blanks, no digits of other scripts."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **keywords: Any) -> Any:
+        if not isinstance(value, str) or not _INTEGER.fullmatch(value):
+            raise ValidationError("Must be an integer.")
+        return super()._deserialize(value, attr, data, **keywords)
+
+
 class StrictText(fields.String):
     """A text without control characters, which no screen and no log should have to show."""
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **keywords: Any) -> Any:
         text = super()._deserialize(value, attr, data, **keywords)
-        if any(ord(character) < 32 or ord(character) == 127 for character in text):
+        if any(one in _TURNING or unicodedata.category(one) == "Cc" for one in text):
             raise ValidationError("Must not have control characters.")
         return text
 
@@ -136,7 +151,15 @@ class FaultSchema(Schema):
 
 
 class ProblemSchema(Schema):
-    """A problem document (RFC 9457). ``code`` is stable; the texts are for people."""
+    """A problem document (RFC 9457). ``code`` is stable; the texts are for people.
+
+    Some codes have members of their own: the holder of a lock, what was checked.
+    """
+
+    class Meta:
+        """A caller passes over members that it does not know."""
+
+        unknown = INCLUDE
 
     type = fields.String(required=True)
     title = fields.String(required=True)

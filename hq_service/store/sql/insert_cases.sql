@@ -1,4 +1,5 @@
--- Open cases; one that is there already, open or resolved, is the same question.
+-- Open cases, in the order of their ids so that two batches with the same ones do not deadlock;
+-- one that is there already, open or resolved, is the same question.
 INSERT INTO cases (
     case_id, outcome, codes, store_id, terminal_id, transaction_id, line, operation,
     instrument_id, amount_minor, shortfall_minor, currency, batch_id, position, opened_at
@@ -15,4 +16,5 @@ SELECT case_id, outcome, string_to_array(codes, ' '), store_id, terminal_id, tra
            case_id, outcome, codes, store_id, terminal_id, transaction_id, line, operation,
            instrument_id, amount_minor, shortfall_minor, currency, position
        )
+ ORDER BY case_id
     ON CONFLICT (case_id) DO NOTHING

@@ -1,0 +1,4 @@
+-- Claim a reference of an administrator's; a second claim at the same moment waits for the first.
+INSERT INTO issue_references (reference, issued_at)
+VALUES (%(reference)s, %(now)s)
+    ON CONFLICT DO NOTHING

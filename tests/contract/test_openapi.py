@@ -1,0 +1,190 @@
+"""The OpenAPI description: committed, complete, and true."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from flask import Flask
+from jsonschema import Draft202012Validator
+from werkzeug.test import TestResponse
+
+from hq_service.api.problems import CONTENT_TYPE
+from hq_service.cli import main
+from tests.support import Hq, a_number
+
+COMMITTED = Path(__file__).resolve().parents[2] / "docs" / "openapi.json"
+REFRESH = "docs/openapi.json is not up to date: run `hq openapi > docs/openapi.json`"
+PUBLIC = {"/healthz", "/readyz", "/problems/{code}"}
+
+
+@pytest.fixture(scope="module")
+def printed() -> str:
+    done = CliRunner().invoke(main, ["openapi"])
+    assert done.exit_code == 0, done.output
+    return done.output
+
+
+@pytest.fixture(scope="module")
+def description(printed: str) -> dict[str, Any]:
+    return json.loads(printed)
+
+
+def operations(description: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    for path, described in description["paths"].items():
+        for method, operation in described.items():
+            if method != "parameters":
+                yield path, method, operation
+
+
+def resolved(description: dict[str, Any], thing: dict[str, Any]) -> dict[str, Any]:
+    """Follow a reference, if it is one."""
+    while "$ref" in thing:
+        found: Any = description
+        for name in thing["$ref"].removeprefix("#/").split("/"):
+            found = found[name]
+        thing = found
+    return thing
+
+
+def fits(description: dict[str, Any], name: str, document: Any) -> None:
+    """Check a document against a schema of the description."""
+    components = {"components": description["components"]}
+    schema = {"$ref": f"#/components/schemas/{name}", **components}
+    Draft202012Validator(schema).validate(document)
+
+
+def test_the_committed_description_is_what_the_command_prints(printed: str) -> None:
+    assert COMMITTED.read_text(encoding="utf-8") == printed, REFRESH
+
+
+def test_the_service_tells_the_same_description(hq: Hq, description: dict[str, Any]) -> None:
+    assert hq.client.get("/openapi.json").json == description
+
+
+def test_it_is_openapi_3_1_and_its_schemas_are_json_schema(description: dict[str, Any]) -> None:
+    assert description["openapi"].startswith("3.1.")
+    for schema in description["components"]["schemas"].values():
+        Draft202012Validator.check_schema(schema)
+
+
+def test_every_reference_leads_somewhere(description: dict[str, Any], printed: str) -> None:
+    references = set(re.findall(r'"\$ref": "([^"]+)"', printed))
+    assert references
+    for reference in references:
+        resolved(description, {"$ref": reference})
+
+
+def test_every_route_is_described_and_nothing_else(app: Flask, description: dict[str, Any]) -> None:
+    routes = {
+        (re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule.rule), method.lower())
+        for rule in app.url_map.iter_rules()
+        for method in rule.methods - {"HEAD", "OPTIONS"}
+        if rule.rule != "/openapi.json"
+    }
+    assert {(path, method) for path, method, _ in operations(description)} == routes
+
+
+def test_every_operation_says_what_it_does_and_what_it_answers(
+    description: dict[str, Any],
+) -> None:
+    for path, method, operation in operations(description):
+        assert operation["summary"], (method, path)
+        answers = {status for status in operation["responses"] if status.startswith("2")}
+        assert answers, (method, path)
+        for status in answers:
+            content = operation["responses"][status]["content"]
+            assert list(content) == ["application/json"], (method, path)
+
+
+def test_every_error_is_described_as_a_problem_document(description: dict[str, Any]) -> None:
+    for path, method, operation in operations(description):
+        errors = {status for status in operation["responses"] if not status.startswith("2")}
+        assert "default" in errors, (method, path)
+        for status in errors:
+            described = resolved(description, operation["responses"][status])
+            schema = {"$ref": "#/components/schemas/Problem"}
+            assert described["content"] == {CONTENT_TYPE: {"schema": schema}}, (method, path)
+
+
+def test_a_key_is_needed_for_everything_but_what_is_public(description: dict[str, Any]) -> None:
+    assert description["security"] == [{"apiKey": []}]
+    assert description["components"]["securitySchemes"]["apiKey"]["scheme"] == "bearer"
+    open_to_all = {
+        path for path, _, operation in operations(description) if operation.get("security") == []
+    }
+    assert open_to_all == PUBLIC
+    others = [one for path, _, one in operations(description) if path not in PUBLIC]
+    assert all("security" not in operation for operation in others)
+
+
+def test_bodies_are_json_and_closed_to_unknown_members(description: dict[str, Any]) -> None:
+    # tests/contract/test_bad_input.py shows that the service refuses them in each.
+    for path, method, operation in operations(description):
+        assert ("requestBody" in operation) == (method in ("post", "patch")), (method, path)
+        if "requestBody" in operation:
+            assert operation["requestBody"]["required"] is True
+            assert list(operation["requestBody"]["content"]) == ["application/json"]
+            schema = operation["requestBody"]["content"]["application/json"]["schema"]
+            assert resolved(description, schema)["additionalProperties"] is False, (method, path)
+
+
+def test_no_card_number_is_described_as_part_of_an_address(description: dict[str, Any]) -> None:
+    for path, described in description["paths"].items():
+        parameters = described.get("parameters", []) + [
+            one
+            for method, of in described.items()
+            if method != "parameters"
+            for one in of.get("parameters", [])
+        ]
+        assert "number" not in {resolved(description, one)["name"] for one in parameters}, path
+
+
+def test_a_locked_and_redeemed_card_is_answered_as_described(
+    hq: Hq, description: dict[str, Any]
+) -> None:
+    hq.set_parameters(allow_concluding_gift_card_transactions_offline=True)
+    till, card, memo = hq.till(), hq.issue(500), hq.issue(500, kind="credit_memo")
+    fits(description, "Parameters", till.get("/v1/parameters").json)
+    for one in (card, memo):
+        lock = till.lock(one, one.kind)
+        fits(description, "Lock", lock.json)
+        redeemed = till.redeem(one, one.kind, 100, lock.json["lock_id"])
+        fits(description, "Redemption", redeemed.json)
+    inquiry = {"kind": card.kind, "number": card.number}
+    fits(description, "Balance", till.post("/v1/balance-inquiries", inquiry).json)
+    lock_id = till.lock(card, "released").json["lock_id"]
+    fits(description, "Release", till.release(card, "released", lock_id).json)
+    posted = hq.post_batch(till.store_id, [till.offline_line(card, "offline", 1), {}])
+    fits(description, "OfflineBatch", posted.json)
+    state = f"/v1/offline-batches/{till.store_id}/{posted.json['batch_id']}"
+    fits(description, "OfflineBatchState", hq.admin.get(state).json)
+    fits(description, "LineResults", hq.admin.get(f"{state}/lines").json)
+
+
+def refusals(hq: Hq) -> Iterator[TestResponse]:
+    """Give a refusal of each kind that has members of its own."""
+    till, card = hq.till(), hq.issue(500)
+    till.lock(card, "X1")
+    yield hq.till().lock(card, "X2")  # holder, retry_after_seconds
+    yield till.post("/v1/balance-inquiries", {"number": 7})  # errors
+    yield till.post("/v1/balance-inquiries", {"kind": "gift_card", "number": a_number()})
+    yield till.redeem(card, "X1", 501, till.lock(card, "X1").json["lock_id"])  # dynamics_code
+    body = {"parameters": {"lease_seconds": 60}, "reason": "test"}
+    yield hq.admin.patch("/v1/admin/parameters", body, If_Match='"999"')  # current_revision
+    yield hq.client.put("/v1/locks")
+    yield hq.client.get("/v1/parameters")
+
+
+def test_every_refusal_is_answered_as_described(hq: Hq, description: dict[str, Any]) -> None:
+    statuses = []
+    for refusal in refusals(hq):
+        statuses.append(refusal.status_code)
+        assert refusal.content_type == CONTENT_TYPE
+        fits(description, "Problem", refusal.json)
+    assert statuses == [423, 422, 404, 409, 412, 405, 401]

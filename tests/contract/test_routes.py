@@ -1,0 +1,350 @@
+"""Who may call what: every route against every kind of key."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from flask import Flask
+from werkzeug.test import TestResponse
+
+from hq_service.api.auth import authenticate
+from hq_service.domain.actors import Role
+from tests.support import Card, Hq, Tables, Till, a_name, a_number
+
+ADMIN, AUDITOR, SYNC, TERMINAL = Role.ADMIN, Role.AUDITOR, Role.SYNC, Role.TERMINAL
+BATCH = "/v1/offline-batches/<store_id>/<batch_id>"
+
+# The blueprints that anybody may call, without a key.
+PUBLIC_BLUEPRINTS = {"health", "api-docs"}
+PUBLIC = {
+    ("GET", "/healthz"),
+    ("GET", "/readyz"),
+    ("GET", "/problems/<code>"),
+    ("GET", "/openapi.json"),
+}
+# All others, and who may call them. A new route needs a row here: think who it is for.
+ALLOWED: dict[tuple[str, str], set[Role]] = {
+    ("POST", "/v1/balance-inquiries"): {TERMINAL, ADMIN, AUDITOR},
+    ("POST", "/v1/locks"): {TERMINAL},
+    ("POST", "/v1/releases"): {TERMINAL},
+    ("POST", "/v1/redemptions"): {TERMINAL},
+    ("POST", "/v1/offline-batches"): {SYNC, TERMINAL},
+    ("GET", BATCH): {SYNC, TERMINAL, ADMIN, AUDITOR},
+    ("GET", f"{BATCH}/lines"): {SYNC, TERMINAL, ADMIN, AUDITOR},
+    ("GET", "/v1/parameters"): {TERMINAL, SYNC},
+    ("GET", "/v1/admin/parameters"): {ADMIN, AUDITOR},
+    ("PATCH", "/v1/admin/parameters"): {ADMIN},
+    ("POST", "/v1/admin/instruments"): {ADMIN},
+}
+# What Flask adds to every route.
+AUTOMATIC = {"HEAD", "OPTIONS"}
+
+NOBODY = (
+    "no key",
+    "no scheme",
+    "another scheme",
+    "an empty key",
+    "garbage",
+    "not ASCII",
+    "an unknown id",
+    "another key's secret",
+    "a secret cut short",
+    "revoked",
+    "expired",
+)
+
+
+@dataclass
+class World:
+    hq: Hq
+    till: Till
+    stranger: Till
+    card: Card
+    authorizations: dict[str, str | None]
+
+    def call(self, method: str, path: str, authorization: str | None, **body: Any) -> TestResponse:
+        headers = {} if authorization is None else {"Authorization": authorization}
+        if method in ("POST", "PATCH"):
+            return self.hq.client.open(path, method=method, headers=headers, json=body)
+        return self.hq.client.open(path, method=method, headers=headers)
+
+    def as_role(self, role: Role) -> str:
+        return self.authorizations[role] or ""
+
+
+@pytest.fixture(scope="module")
+def world(hq: Hq) -> World:
+    till = hq.till()
+    keys = {
+        TERMINAL: till.key,
+        SYNC: hq.make_key(SYNC, store_id=till.store_id),
+        ADMIN: hq.admin.key,
+        AUDITOR: hq.make_key(AUDITOR),
+    }
+    ended = {name: hq.make_key(ADMIN) for name in ("revoked", "expired")}
+    for name, key in ended.items():
+        column = {"revoked": "revoked_at", "expired": "expires_at"}[name]
+        key_id = key.split("_")[1]
+        query = f"UPDATE api_keys SET {column} = now() - interval '1 second' WHERE key_id = %s"
+        hq.sql(query, key_id)
+    _, key_id, secret = keys[ADMIN].split("_", 2)
+    other_secret = keys[AUDITOR].split("_", 2)[2]
+    authorizations = {
+        "no key": None,
+        "no scheme": keys[ADMIN],
+        "another scheme": f"Basic {keys[ADMIN]}",
+        "an empty key": "Bearer ",
+        "garbage": "Bearer garbage",
+        "not ASCII": "Bearer h\u00e9\u00ff",
+        "an unknown id": f"Bearer hq_{'a' * 12}_{secret}",
+        "another key's secret": f"Bearer hq_{key_id}_{other_secret}",
+        "a secret cut short": f"Bearer {keys[ADMIN][:-1]}",
+        **{name: f"Bearer {key}" for name, key in ended.items()},
+        **{role: f"Bearer {key}" for role, key in keys.items()},
+    }
+    assert till.get("/v1/parameters").status_code == 200  # acknowledged here, not by a test
+    return World(hq, till, hq.till(), hq.issue(100_00), authorizations)
+
+
+@pytest.fixture
+def nothing_is_written(app: Flask) -> Iterator[None]:
+    with Tables.of(app) as tables:
+        before = tables.rows()
+        yield
+        assert tables.rows() == before
+
+
+def path_of(rule: str) -> str:
+    """Return a path that the rule matches, of things that do not exist."""
+    names = {"<store_id>": "nowhere", "<batch_id>": "nothing", "<code>": "not_found"}
+    for name, value in names.items():
+        rule = rule.replace(name, value)
+    return rule
+
+
+def routes(app: Flask) -> set[tuple[str, str]]:
+    return {
+        (method, rule.rule)
+        for rule in app.url_map.iter_rules()
+        for method in rule.methods - AUTOMATIC
+    }
+
+
+def without_id(answer: TestResponse) -> dict[str, Any]:
+    """Return a problem document but for what is different each time."""
+    return {name: value for name, value in answer.json.items() if name != "request_id"}
+
+
+def test_every_blueprint_authenticates_but_for_the_public_ones(app: Flask) -> None:
+    for name, blueprint in app.blueprints.items():
+        authenticates = authenticate in app.before_request_funcs.get(name, [])
+        assert authenticates == (name not in PUBLIC_BLUEPRINTS), name
+        if authenticates:
+            assert app.before_request_funcs[name][0] is authenticate, f"{name}: first of all"
+            assert not getattr(blueprint, "is_public", True), name
+    outside = [rule.rule for rule in app.url_map.iter_rules() if "." not in rule.endpoint]
+    assert outside == [], "a route without a blueprint authenticates nobody"
+
+
+def test_every_route_is_in_the_tables_above(app: Flask) -> None:
+    assert routes(app) == PUBLIC | set(ALLOWED)
+
+
+def test_every_route_declares_whom_it_allows(app: Flask) -> None:
+    for rule in app.url_map.iter_rules():
+        for method in rule.methods - AUTOMATIC:
+            view = app.view_functions[rule.endpoint]
+            if (method, rule.rule) not in PUBLIC:
+                assert getattr(view, "allowed_roles", None) == ALLOWED[method, rule.rule]
+
+
+def test_no_route_has_a_card_number_in_its_path(app: Flask) -> None:
+    for rule in app.url_map.iter_rules():
+        assert not rule.arguments & {"number", "card_number", "instrument", "key"}
+
+
+@pytest.mark.parametrize("role", Role)
+@pytest.mark.parametrize(("method", "rule"), ALLOWED)
+def test_a_role_gets_in_where_it_is_allowed_and_nowhere_else(
+    world: World, nothing_is_written: None, method: str, rule: str, role: Role
+) -> None:
+    answer = world.call(method, path_of(rule), world.as_role(role))
+    if role not in ALLOWED[method, rule]:
+        assert (answer.status_code, answer.json["code"]) == (403, "forbidden")
+    elif (method, rule) == ("GET", "/v1/parameters") or rule == "/v1/admin/parameters":
+        assert answer.status_code in (200, 422)
+    else:
+        assert answer.status_code in (404, 422), "let in, and the request itself is at fault"
+
+
+@pytest.mark.parametrize("who", NOBODY)
+@pytest.mark.parametrize(("method", "rule"), ALLOWED)
+def test_nobody_gets_in_and_all_are_told_the_same(
+    world: World, nothing_is_written: None, method: str, rule: str, who: str
+) -> None:
+    answer = world.call(method, path_of(rule), world.authorizations[who])
+    assert answer.status_code == 401
+    assert answer.headers["WWW-Authenticate"] == 'Bearer realm="hq"'
+    assert without_id(answer) == without_id(world.call(method, path_of(rule), None))
+
+
+@pytest.mark.parametrize(("method", "rule"), ALLOWED)
+def test_other_methods_of_a_route_do_not_get_round_its_check(
+    world: World, method: str, rule: str
+) -> None:
+    assert world.call("OPTIONS", path_of(rule), None).status_code == 401
+    if method == "GET":
+        assert world.call("HEAD", path_of(rule), None).status_code == 401
+        for role in set(Role) - ALLOWED[method, rule]:
+            assert world.call("HEAD", path_of(rule), world.as_role(role)).status_code == 403
+
+
+@pytest.mark.parametrize("who", [None, "garbage", "revoked", Role.TERMINAL, Role.ADMIN])
+@pytest.mark.parametrize(("method", "rule"), sorted(PUBLIC))
+def test_what_is_public_asks_nobody_for_a_key(
+    world: World, method: str, rule: str, who: str | None
+) -> None:
+    authorization = world.authorizations[who] if who else None
+    assert world.call(method, path_of(rule), authorization).status_code in (200, 503)
+
+
+def test_no_answer_lets_a_page_of_another_site_read_it(world: World) -> None:
+    for method in ("GET", "POST", "OPTIONS"):
+        headers = {"Origin": "https://elsewhere.example", "Authorization": world.as_role(ADMIN)}
+        answer = world.hq.client.open("/v1/admin/parameters", method=method, headers=headers)
+        named = [name for name in answer.headers if name[0].lower().startswith("access-control")]
+        assert named == []
+
+
+def test_a_revoked_key_is_refused_from_the_next_request_on(world: World) -> None:
+    key = world.hq.make_key(ADMIN)
+    assert world.call("GET", "/v1/admin/parameters", f"Bearer {key}").status_code == 200
+    world.hq.sql("UPDATE api_keys SET revoked_at = now() WHERE key_id = %s", key.split("_")[1])
+    assert world.call("GET", "/v1/admin/parameters", f"Bearer {key}").status_code == 401
+
+
+def commands(world: World) -> dict[str, dict[str, Any]]:
+    """Return a command of each kind, for a card that is there and locked."""
+    lock_id = str(uuid.uuid4())
+    named = {"instrument_id": world.card.instrument_id, "lock_id": lock_id}
+    wish = {"kind": world.card.kind, "number": world.card.number, "purpose": "redeem"}
+    return {
+        "/v1/locks": wish,
+        "/v1/releases": named,
+        "/v1/redemptions": {**named, "amount_minor": 1, "currency": "SEK"},
+    }
+
+
+@pytest.mark.parametrize("path", ["/v1/locks", "/v1/releases", "/v1/redemptions"])
+def test_a_terminal_speaks_for_itself_only_and_learns_nothing_of_others(
+    world: World, app: Flask, path: str
+) -> None:
+    sister, stranger = world.hq.till(world.till.store_id), world.stranger
+    body = commands(world)[path]
+    unknown = {**body, "number": a_number()} if path == "/v1/locks" else body
+    refusals = []
+    with Tables.of(app) as tables:
+        before = tables.rows()
+        for store_id, terminal_id in (
+            (sister.store_id, sister.terminal_id),
+            (stranger.store_id, stranger.terminal_id),
+            (world.till.store_id, "no-such-terminal"),
+            ("no-such-store", world.till.terminal_id),
+            (stranger.store_id, world.till.terminal_id),
+        ):
+            for one in (body, unknown):
+                key = {"store_id": store_id, "terminal_id": terminal_id, "transaction_id": "X"}
+                answer = world.till.post(path, {**key, "line": 1, **one})
+                assert (answer.status_code, answer.json["code"]) == (403, "foreign_terminal")
+                refusals.append(without_id(answer))
+        assert tables.rows() == before
+    assert all(refusal == refusals[0] for refusal in refusals)
+
+
+@pytest.mark.parametrize("role", [Role.SYNC, Role.TERMINAL])
+def test_a_batch_is_taken_from_its_own_store_only(
+    world: World, nothing_is_written: None, role: Role
+) -> None:
+    refusals = [
+        world.call(
+            "POST",
+            "/v1/offline-batches",
+            world.as_role(role),
+            store_id=store_id,
+            batch_id=a_name("batch"),
+            lines=[world.till.offline_line(world.card, a_name("X"), 1)],
+        )
+        for store_id in (world.stranger.store_id, "no-such-store", "HQ")
+    ]
+    for refusal in refusals:
+        assert (refusal.status_code, refusal.json["code"]) == (403, "foreign_store")
+        assert without_id(refusal) == without_id(refusals[0])
+
+
+def test_a_terminal_posts_no_lines_of_its_sister(world: World) -> None:
+    sister = world.hq.till(world.till.store_id)
+    balance_minor = world.hq.balance(world.card)
+    answer = world.till.post(
+        "/v1/offline-batches",
+        {
+            "store_id": world.till.store_id,
+            "batch_id": a_name("batch"),
+            "lines": [sister.offline_line(world.card, a_name("X"), 1)],
+        },
+    )
+    assert [line["outcome"] for line in answer.json["results"]] == ["quarantined"]
+    assert answer.json["results"][0]["codes"] == ["foreign_terminal"]
+    assert world.hq.balance(world.card) == balance_minor
+
+
+@pytest.mark.parametrize("role", [Role.SYNC, Role.TERMINAL])
+@pytest.mark.parametrize("suffix", ["", "/lines"])
+def test_another_stores_batch_looks_like_one_that_is_not_there(
+    world: World, role: Role, suffix: str
+) -> None:
+    stranger = world.stranger
+    posted = world.hq.post_batch(
+        stranger.store_id, [stranger.offline_line(world.card, a_name("X"), 1)]
+    )
+    there = f"/v1/offline-batches/{stranger.store_id}/{posted.json['batch_id']}{suffix}"
+    not_there = f"/v1/offline-batches/{stranger.store_id}/nothing{suffix}"
+    nowhere = f"/v1/offline-batches/nowhere/nothing{suffix}"
+    answers = [world.call("GET", path, world.as_role(role)) for path in (there, not_there, nowhere)]
+    for answer in answers:
+        assert (answer.status_code, answer.json["code"]) == (404, "batch_not_found")
+        assert without_id(answer) == without_id(answers[0])
+    assert world.call("GET", there, world.as_role(AUDITOR)).status_code == 200
+
+
+def test_the_wrong_role_learns_nothing_of_what_is_there(
+    world: World, nothing_is_written: None
+) -> None:
+    known = {"kind": world.card.kind, "number": world.card.number}
+    unknown = {"kind": world.card.kind, "number": a_number()}
+    answers = [
+        world.call("POST", path, world.as_role(SYNC), **body)
+        for body in (known, unknown, {})
+        for path in ("/v1/balance-inquiries", "/v1/locks", "/v1/admin/instruments")
+    ]
+    for answer in answers:
+        assert answer.status_code == 403
+        assert without_id(answer) == without_id(answers[0])
+
+
+def test_a_wrong_number_and_a_wrong_kind_are_answered_alike(
+    world: World, nothing_is_written: None
+) -> None:
+    other_kind = {"kind": "credit_memo", "number": world.card.number}
+    unknown = {"kind": world.card.kind, "number": a_number()}
+    answers = [
+        world.call("POST", "/v1/balance-inquiries", world.as_role(role), **body)
+        for role in (TERMINAL, ADMIN, AUDITOR)
+        for body in (other_kind, unknown)
+    ]
+    for answer in answers:
+        assert (answer.status_code, answer.json["code"]) == (404, "instrument_not_found")
+        assert without_id(answer) == without_id(answers[0])
