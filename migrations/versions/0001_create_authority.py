@@ -102,8 +102,8 @@ CREATE TABLE api_keys (
     )
 );
 
--- What administrators issue, by their own reference: two issues of one reference at the same moment,
--- with two numbers, meet here. The unique key of postings has the bucket in it and would let both.
+-- What administrators issue, by their own reference: two issues of one reference at once, with two
+-- numbers, meet here. The unique key of postings has the bucket in it and would let both through.
 CREATE TABLE issue_references (
     reference text COLLATE "C" NOT NULL,
     issued_at timestamptz NOT NULL,

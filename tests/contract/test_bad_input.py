@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -860,8 +861,6 @@ SPELLINGS: dict[str, tuple[Callable[[int], str], Callable[[str], str]]] = {
     "digits in a sentence": (digits, lambda number: f"card {number}, torn"),
     "made by HQ": (letters, lambda number: number),
     "made by HQ, in a sentence": (letters, lambda number: f"card {number}."),
-}
-OTHER_SPELLINGS: dict[str, tuple[Callable[[int], str], Callable[[str], str]]] = {
     "digits with hyphens": (digits, lambda number: in_fours(number, "-")),
     "digits far apart": (digits, lambda number: in_fours(number, "  ")),
     "made by HQ, small": (letters, str.lower),
@@ -912,15 +911,55 @@ def test_a_line_with_a_card_number_in_the_wrong_place_never_keeps_it(
     world: World, spelling: str, place: str
 ) -> None:
     make, spell = SPELLINGS[spelling]
-    number = make(list(WRONG_PLACES).index(place))
+    number = make(100 * list(SPELLINGS).index(spelling) + list(WRONG_PLACES).index(place))
     assert_kept_nowhere(world, number, spell(number), place)
 
 
-@pytest.mark.parametrize("spelling", OTHER_SPELLINGS)
-def test_a_card_number_spelled_otherwise_is_not_kept_either(world: World, spelling: str) -> None:
-    make, spell = OTHER_SPELLINGS[spelling]
-    number = make(1_000 + list(OTHER_SPELLINGS).index(spelling))
-    assert_kept_nowhere(world, number, spell(number), "an unknown member")
+@pytest.mark.xfail(reason="mask() takes the beginning of every UUID for a number in fours")
+def test_what_is_kept_of_a_line_still_says_what_it_was_about(world: World) -> None:
+    about = {
+        "instrument_id": "af75d20d-bd8f-a17a-86be-fa06013aed46",
+        "lock_id": "01a1fc36-6bcd-7fc8-87c2-321c8c2f1efd",
+        "concluded_at": "2026-11-20T12:34:56.789012+00:00",
+        "transaction_id": "a-sale-to-decide",
+        "amount_minor": 1_234_567,
+    }
+    line = {**world.till.offline_line(world.card, "X", 1), **about, "nonsense": 1}
+    assert world.post_lines([line]).status_code == 201
+    # The text is all that an administrator has to decide the case by.
+    [row] = world.hq.sql(
+        "SELECT masked_text FROM quarantined_lines WHERE masked_text LIKE '%a-sale-to-decide%'"
+    )
+    kept = json.loads(row[0])
+    assert {name: kept[name] for name in about} == about
+
+
+# What an expression could go over again and again, from each of its characters on.
+HOSTILE = [
+    "1", "1 ", "1-", "111 ", "111-", "111- ", "111 -", "1111- ", "1 1- ", "A", "AAAA ", "a1b2-",
+    "g1.", "g1.a", '"number":"', "\\", "2026-11-20 ",
+]  # fmt: skip
+
+
+QUADRATIC = pytest.mark.xfail(reason="mask() goes over these from each of their numbers on")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param(text, marks=QUADRATIC) if text in ("111- ", "1111- ") else text
+        for text in HOSTILE
+    ],
+)
+def test_masking_a_hostile_line_takes_as_long_as_the_line_and_no_longer(
+    world: World, text: str
+) -> None:
+    line = {"nonsense": (text * 30_000)[:30_000] + "x"}
+    started_at = time.perf_counter()
+    answer = world.post_lines([line])
+    # Some milliseconds. What takes seconds here would take hours for a batch of 64 MiB.
+    assert time.perf_counter() - started_at < 1
+    assert answer.json["counts"] == {"quarantined": 1}
 
 
 def test_no_line_keeps_its_grant_beyond_what_is_settled_by_it(world: World) -> None:

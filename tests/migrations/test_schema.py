@@ -404,7 +404,6 @@ GOOD: dict[str, dict[str, Any]] = {
         "label": "test",
         "created_at": AT,
     },
-    "issue_references": {"reference": "R1", "issued_at": AT},
     "offline_batches": {
         "store_id": "S001",
         "batch_id": "B1",
@@ -521,7 +520,6 @@ OTHER: dict[str, dict[str, Any]] = {
     "parameter_revisions": {"revision": 2},
     "parameter_acknowledgements": {"revision": 2},
     "api_keys": {"key_id": "k2"},
-    "issue_references": {"reference": "R2"},
     "offline_batches": {"batch_id": "B2"},
     "issue_references": {"reference": "autumn sale"},
     "offline_batch_parts": {"part": 1},
