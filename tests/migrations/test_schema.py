@@ -34,6 +34,14 @@ from tests.support import psycopg_url
 
 ROOT = Path(__file__).resolve().parents[2]
 PARALLEL_UPGRADES = 5
+# `hq db migrate`, its imports done before: five that start together and not one after the other.
+UPGRADE_WHEN_TOLD = """
+import sys
+from hq_service.cli import main
+print("ready", flush=True)
+sys.stdin.readline()
+main(["db", "migrate"])
+"""
 CHECK, UNIQUE, FOREIGN = "23514", "23505", "23503"
 
 
@@ -146,15 +154,23 @@ def test_replicas_that_upgrade_at_the_same_moment_all_succeed(empty: str) -> Non
     }
     upgrading = [
         subprocess.Popen(
-            [sys.executable, "-m", "hq_service", "db", "migrate"],
+            [sys.executable, "-c", UPGRADE_WHEN_TOLD],
             cwd=ROOT,
             env=environment,
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
         )
         for _ in range(PARALLEL_UPGRADES)
     ]
+    for one in upgrading:
+        assert one.stdout is not None
+        assert one.stdout.readline() == "ready\n"
+    for one in upgrading:
+        assert one.stdin is not None
+        one.stdin.write("now\n")
+        one.stdin.flush()
     told = [(one.communicate(timeout=60)[0], one.returncode) for one in upgrading]
     assert [code for _, code in told] == [0] * PARALLEL_UPGRADES, told
     with psycopg.connect(psycopg_url(empty), autocommit=True) as connection:
