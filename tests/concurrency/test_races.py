@@ -328,15 +328,36 @@ def test_a_lock_asked_for_while_a_batch_settles_the_old_one_is_refused_or_given(
     card, holder, other = hq.issue(500_00), *tills_in_one_store(hq, 2)
     lock_id = locked(holder, card, "X1")
     line = holder.offline_line(card, "X1", 120_00, lock_id=lock_id)
-    with started(1) as start, held(hq, "LOCK TABLE live_locks IN SHARE MODE"):
+    with started(2) as start, held(hq, "LOCK TABLE live_locks IN SHARE MODE"):
         settling = start(lambda: post_batch(hq, holder.store_id, [line]))
         wait_for_waiting(hq, 1)
         # Not committed yet, so the old lock still counts, and nobody waits to learn that.
-        assert other.lock(card, "X1").status_code == 423
+        refused = start(lambda: on_its_own(hq, other).lock(card, "X1"))
+        assert refused.result(PATIENCE_SECONDS).status_code == 423
     assert settling.result().json["counts"] == {"applied": 1}
     given = other.lock(card, "X1")
     assert given.status_code == 201
     assert given.json["max_amount_minor"] == 380_00
+
+
+@pytest.mark.parametrize("is_of_this_key", [False, True])
+def test_a_lock_request_that_waited_while_a_batch_took_from_the_card_knows_of_it(
+    hq: Hq, is_of_this_key: bool
+) -> None:
+    card, till = hq.issue(500_00), hq.till()
+    line = till.offline_line(card, "X1" if is_of_this_key else "X2", 120_00)
+    with started(2) as start, held(hq, "LOCK TABLE offline_lines IN SHARE MODE"):
+        settling = start(lambda: post_batch(hq, till.store_id, [line]))
+        wait_for_waiting(hq, 1)
+        taking = start(lambda: on_its_own(hq, till).lock(card, "X1"))
+        wait_for_waiting(hq, 2)
+    assert settling.result().json["counts"] == {"applied": 1}
+    if is_of_this_key:
+        assert taking.result().status_code == 409
+        assert taking.result().json["code"] == "already_concluded"
+    else:
+        assert taking.result().status_code == 201
+        assert taking.result().json["max_amount_minor"] == 380_00
 
 
 @pytest.mark.usefixtures("no_deadlock")
@@ -546,6 +567,22 @@ def test_of_two_issues_of_one_reference_and_two_numbers_at_once_one_is_refused(
     assert statuses(answers) == {201: 1, 422: 1}
 
 
+def test_of_one_key_redeemed_on_two_cards_of_one_bucket_at_once_one_is_refused(hq: Hq) -> None:
+    # Of two buckets both may be posted: docs/decisions/0008.
+    till, first = hq.till(), a_number()
+    while bucket_of_number(second := a_number()) != bucket_of_number(first):
+        pass
+    sales = [
+        (card, "X1", 10_00, locked(till, card, "X1"))
+        for card in (issued(hq, first), issued(hq, second))
+    ]
+    calls = [lambda sale=sale: on_its_own(hq, till).redeem(*sale) for sale in sales]
+    answers = forced_to_meet(hq, calls, on="LOCK TABLE postings IN SHARE MODE")
+    assert statuses(answers) == {201: 1, 422: 1}
+    refused = next(answer for answer in answers if answer.status_code == 422)
+    assert refused.json["code"] == "business_key_reused"
+
+
 def test_a_deadlock_is_cured_by_trying_again(hq: Hq, database_url: str) -> None:
     if hq.sql("SHOW is_superuser") != [("on",)]:
         pytest.skip("only a superuser decides who notices a deadlock")
@@ -573,13 +610,14 @@ def test_a_row_that_stays_locked_is_told_as_unavailable_and_nothing_is_written(
     with another_service(database_url, "lock_timeout=100ms") as impatient:
         other = hq.till()
         let_lapse(hq, till, card)
-        with held(hq, row_of(card)):
-            answers = [
-                on_its_own(impatient, till).redeem(card, "X1", 120_00, lock_id),
-                on_its_own(impatient, till).release(card, "X1", lock_id),
-                on_its_own(impatient, other).lock(card, "X1"),
-                post_batch(impatient, till.store_id, [line]),
-            ]
+        calls: list[Call[TestResponse]] = [
+            lambda: on_its_own(impatient, till).redeem(card, "X1", 120_00, lock_id),
+            lambda: on_its_own(impatient, till).release(card, "X1", lock_id),
+            lambda: on_its_own(impatient, other).lock(card, "X1"),
+            lambda: post_batch(impatient, till.store_id, [line]),
+        ]
+        with started(len(calls)) as start, held(hq, row_of(card)):
+            answers = [start(call).result(PATIENCE_SECONDS) for call in calls]
         for answer in answers:
             assert answer.status_code == 503, answer.json
             assert answer.json["code"] == "unavailable"

@@ -81,11 +81,8 @@ def whole_afterwards(hq: Hq) -> Iterator[None]:
 
 
 @pytest.fixture
-def operator(database_url: str) -> Iterator[Operator]:
-    """Somebody beside the service, who undoes in the end what he did to the server."""
-    operator = Operator(psycopg_url(database_url))
-    yield operator
-    operator.let_commits_go_on()
+def operator(database_url: str) -> Operator:
+    return Operator(psycopg_url(database_url))
 
 
 class Operator:
@@ -99,10 +96,23 @@ class Operator:
             cursor = connection.execute(query.encode())
             return cursor.fetchall() if cursor.description else []
 
-    def stall_commits(self) -> None:
-        """Let every commit wait for a standby that does not exist."""
-        self._set_standby("ALTER SYSTEM SET synchronous_standby_names = 'nobody'")
-        # The server takes the setting over in its own time: ask until a commit waits.
+    @contextmanager
+    def stalled(self) -> Iterator[None]:
+        """Let every commit wait for a standby that does not exist, while the body runs.
+
+        Enter it after the threads that commit: else a test that fails waits for them for ever.
+        """
+        try:
+            self._set_standby("ALTER SYSTEM SET synchronous_standby_names = 'nobody'")
+            self._wait_for_stall()
+            yield
+        finally:
+            self._set_standby("ALTER SYSTEM RESET synchronous_standby_names")
+            waiting = "SELECT 1 FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
+            wait_until(lambda: self.sql(waiting) == [], "end of all waiting commits")
+
+    def _wait_for_stall(self) -> None:
+        """Try until a commit waits: the server takes a setting over in its own time."""
         with closing(psycopg.connect(self.url, autocommit=True)) as probe:
             waits = f"SELECT 1 FROM pg_stat_activity WHERE pid = {probe.info.backend_pid}"
             while True:
@@ -113,11 +123,6 @@ class Operator:
                     return
                 while probe.pgconn.get_result():
                     pass
-
-    def let_commits_go_on(self) -> None:
-        self._set_standby("ALTER SYSTEM RESET synchronous_standby_names")
-        waiting = "SELECT 1 FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
-        wait_until(lambda: self.sql(waiting) == [], "end of all waiting commits")
 
     def wait_for_waiting_commits(self, count: int) -> list[int]:
         """Return the process ids of the service's sessions whose commits wait."""
@@ -170,16 +175,15 @@ def test_a_commit_that_stalls_is_told_as_unknown_in_time(
     hq: Hq, operator: Operator, name: str
 ) -> None:
     attempts = [commands(hq)[name] for _ in range(3)]
-    operator.stall_commits()
-    for given in attempts:
-        started_at = time.monotonic()
-        assert_unknown(given())
-        elapsed_seconds = time.monotonic() - started_at
-        if elapsed_seconds < DEADLINE_SECONDS + 1:
-            break
-        # A busy machine may be late, but not every time.
-        assert given is not attempts[-1], elapsed_seconds
-    operator.let_commits_go_on()
+    with started(1) as start, operator.stalled():
+        for given in attempts:
+            started_at = time.monotonic()
+            assert_unknown(start(given).result(PATIENCE_SECONDS))
+            elapsed_seconds = time.monotonic() - started_at
+            if elapsed_seconds < DEADLINE_SECONDS + 1:
+                break
+            # A busy machine may be late, but not every time.
+            assert given is not attempts[-1], elapsed_seconds
     assert_applied_before(given())
 
 
@@ -192,17 +196,18 @@ def test_who_only_reads_is_answered_while_commits_stall(
     till.lock(held, "X1")
     lock_id = till.lock(spent, "X2").json["lock_id"]
     stalled = [lambda: alone(hq, till).redeem(spent, "X2", 120_00, lock_id), commands(hq)["batch"]]
-    operator.stall_commits()
-    with started(2) as start:
-        try:
-            waiting = [start(command) for command in stalled]
-            operator.wait_for_waiting_commits(2)
-            assert hq.balance(spent) == 500_00  # what is not confirmed is not told
-            assert hq.client.get("/readyz").status_code == 200
-            assert hq.admin.get("/v1/admin/parameters").status_code == 200
-            assert other.lock(held, "X1").status_code == 423
-        finally:
-            operator.let_commits_go_on()
+    reads: list[Command] = [
+        lambda: alone(hq, hq.admin).get("/v1/admin/parameters"),
+        lambda: hq.app.test_client().get("/readyz"),
+        lambda: alone(hq, other).lock(held, "X1"),
+    ]
+    with started(3) as start, operator.stalled():
+        waiting = [start(command) for command in stalled]
+        operator.wait_for_waiting_commits(2)
+        answers = [start(read).result(PATIENCE_SECONDS) for read in reads]
+        assert [answer.status_code for answer in answers] == [200, 200, 423]
+        # What is not confirmed is not told.
+        assert start(lambda: hq.balance(spent)).result(PATIENCE_SECONDS) == 500_00
     assert [answer.result().status_code for answer in waiting] == [201, 201]
     assert hq.balance(spent) == 380_00
 
@@ -214,16 +219,14 @@ def test_a_commit_whose_wait_is_ended_by_an_operator_is_told_as_unknown(
 ) -> None:
     command = commands(hq)[name]
     monkeypatch.setattr(watchdog, "deadline_seconds", NEVER_SECONDS)
-    operator.stall_commits()
-    with started(1) as start:
+    with started(1) as start, operator.stalled():
         waiting = start(command)
         (pid,) = operator.wait_for_waiting_commits(1)
         operator.sql(f"SELECT {way}({pid})")
-    assert_unknown(waiting.result())
-    monkeypatch.undo()
-    # It shows on this server now, but no standby has it: telling it again must wait as well.
-    assert_unknown(command())
-    operator.let_commits_go_on()
+        assert_unknown(waiting.result(PATIENCE_SECONDS))
+        monkeypatch.undo()
+        # It shows on this server now, but no standby has it: telling it again must wait as well.
+        assert_unknown(start(command).result(PATIENCE_SECONDS))
     assert_applied_before(command())
 
 
@@ -231,27 +234,26 @@ def test_a_success_that_only_survived_a_crash_is_not_told_before_a_standby_has_i
     hq: Hq, operator: Operator
 ) -> None:
     given = commands(hq)
-    operator.stall_commits()
-    for name in COMMANDS:
-        assert_unknown(given[name]())
-    pid = operator.wait_for_waiting_commits(len(COMMANDS))[0]
     redeemed = "SELECT count(*) FROM postings WHERE operation = 'redeem'"
     ((before,),) = operator.sql(redeemed)
-    os.kill(pid, signal.SIGKILL)  # PostgreSQL ends all sessions and recovers
-    wait_until(lambda: is_up(operator), "recovery")
-    assert operator.sql(redeemed) == [(before + 1,)]  # the batch is received, not settled
-    for name in COMMANDS:
-        assert_unknown(given[name]())
-    operator.let_commits_go_on()
+
+    def is_told_by_the_database() -> bool:
+        try:
+            return operator.sql(redeemed) == [(before + 1,)]
+        except psycopg.OperationalError:
+            return False  # still recovering
+
+    with started(1) as start, operator.stalled():
+        for name in COMMANDS:
+            assert_unknown(start(given[name]).result(PATIENCE_SECONDS))
+        pid = operator.wait_for_waiting_commits(len(COMMANDS))[0]
+        assert not is_told_by_the_database()
+        os.kill(pid, signal.SIGKILL)  # PostgreSQL ends all sessions and recovers
+        wait_until(is_told_by_the_database, "redemption after recovery")
+        for name in COMMANDS:
+            assert_unknown(start(given[name]).result(PATIENCE_SECONDS))
     for name in COMMANDS:
         assert_applied_before(given[name]())
-
-
-def is_up(operator: Operator) -> bool:
-    try:
-        return operator.sql("SELECT 1") == [(1,)]
-    except psycopg.OperationalError:
-        return False
 
 
 def test_a_worker_that_is_aborted_cancels_no_commit(
@@ -271,19 +273,18 @@ def test_a_worker_that_is_aborted_cancels_no_commit(
     posted = f"SELECT count(*) FROM postings WHERE lock_id = '{lock_id}'"
     environ = environment(database_url, HQ_WORKERS="1", HQ_COMMIT_DEADLINE_SECONDS="60")
     logged_before = len(postgres.log_file.read_text())
-    with RunningService(environ, tmp_path / "service.log") as service, started(1) as start:
-        operator.stall_commits()
-        waiting = start(lambda: service.post("/v1/redemptions", till.key, body))
-        operator.wait_for_waiting_commits(1)
-        (worker,) = service.workers()
-        os.kill(worker, signal.SIGABRT)
-        assert waiting.result().is_lost
-        wait_until(lambda: worker not in service.workers(), "end of the worker")
-        # Its session still waits: nobody sees what no standby has.
-        operator.wait_for_waiting_commits(1)
-        assert operator.sql(posted) == [(0,)]
-        assert "canceling" not in postgres.log_file.read_text()[logged_before:]
-        operator.let_commits_go_on()
+    with RunningService(environ, tmp_path / "service.log") as service:
+        with started(1) as start, operator.stalled():
+            waiting = start(lambda: service.post("/v1/redemptions", till.key, body))
+            operator.wait_for_waiting_commits(1)
+            (worker,) = service.workers()
+            os.kill(worker, signal.SIGABRT)
+            assert waiting.result(PATIENCE_SECONDS).is_lost
+            wait_until(lambda: worker not in service.workers(), "end of the worker")
+            # Its session still waits: nobody sees what no standby has.
+            operator.wait_for_waiting_commits(1)
+            assert operator.sql(posted) == [(0,)]
+            assert "canceling" not in postgres.log_file.read_text()[logged_before:]
         service.wait_until_ready()
         answer = service.post("/v1/redemptions", till.key, body)
     assert (answer.status, answer.is_replay) == (200, True)
@@ -352,11 +353,17 @@ def test_a_refusal_whose_session_ends_under_it_is_still_a_refusal(
 
 
 class Gate:
-    """A place where a thread is held up, once it has come there."""
+    """A place where a thread is held up once it has come there, at most until the body ends."""
 
     def __init__(self) -> None:
         self.reached = threading.Event()
         self.is_open = threading.Event()
+
+    def __enter__(self) -> Gate:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.is_open.set()
 
     def pass_through(self) -> None:
         self.reached.set()
@@ -410,22 +417,17 @@ def test_a_commit_is_watched_although_the_one_before_it_on_the_connection_ends_l
     narrow_hq: Hq, operator: Operator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, second = commands(narrow_hq)["redeem"], commands(narrow_hq)["redeem"]
-    gate = Gate()
-    with gates_after_commits() as gated, started(2) as start:
-        try:
-            monkeypatch.setattr(watchdog, "deadline_seconds", NEVER_SECONDS)
-            earlier = start(gated(gate, first))
-            assert gate.reached.wait(PATIENCE_SECONDS)
-            monkeypatch.setattr(watchdog, "deadline_seconds", 5)
-            operator.stall_commits()
+    monkeypatch.setattr(watchdog, "deadline_seconds", NEVER_SECONDS)
+    with gates_after_commits() as gated, started(2) as start, Gate() as gate:
+        earlier = start(gated(gate, first))
+        assert gate.reached.wait(PATIENCE_SECONDS)
+        monkeypatch.setattr(watchdog, "deadline_seconds", 5)
+        with operator.stalled():
             later = start(second)
             operator.wait_for_waiting_commits(1)
             gate.is_open.set()
-            assert earlier.result().status_code == 201
-            assert not wait([later], timeout=10).not_done
-        finally:
-            gate.is_open.set()
-            operator.let_commits_go_on()
+            assert earlier.result(PATIENCE_SECONDS).status_code == 201
+            assert not wait([later], timeout=PATIENCE_SECONDS).not_done
     assert_unknown(later.result())
 
 
@@ -434,24 +436,17 @@ def test_the_notice_of_one_commit_is_not_taken_for_that_of_another(
 ) -> None:
     first, second = commands(narrow_hq)["redeem"], commands(narrow_hq)["redeem"]
     monkeypatch.setattr(watchdog, "deadline_seconds", NEVER_SECONDS)
-    gates = Gate(), Gate()
-    with gates_after_commits() as gated, started(2) as start:
-        try:
-            confirmed = start(gated(gates[0], first))
-            assert gates[0].reached.wait(PATIENCE_SECONDS)
-            operator.stall_commits()
-            cancelled = start(gated(gates[1], second))
+    with gates_after_commits() as gated, started(2) as start, Gate() as gate, Gate() as other:
+        confirmed = start(gated(gate, first))
+        assert gate.reached.wait(PATIENCE_SECONDS)
+        with operator.stalled():
+            cancelled = start(gated(other, second))
             (pid,) = operator.wait_for_waiting_commits(1)
             operator.sql(f"SELECT pg_cancel_backend({pid})")
-            assert gates[1].reached.wait(PATIENCE_SECONDS)
-            gates[0].is_open.set()
-            told = confirmed.result()
-        finally:
-            for gate in gates:
-                gate.is_open.set()
-            operator.let_commits_go_on()
+            assert other.reached.wait(PATIENCE_SECONDS)
+            gate.is_open.set()
+            assert confirmed.result(PATIENCE_SECONDS).status_code == 201
     assert_unknown(cancelled.result())
-    assert told.status_code == 201
 
 
 def test_a_commit_whose_wait_is_ended_is_unknown_in_whatever_language_the_server_says_it(
