@@ -10,7 +10,9 @@ from flask_smorest import Api
 
 from hq_service import __version__, observability
 from hq_service.api import health, offline_batches, parameters, problems, selling
+from hq_service.api.admin import cases as admin_cases
 from hq_service.api.admin import instruments as admin_instruments
+from hq_service.api.admin import locks as admin_locks
 from hq_service.api.admin import parameters as admin_parameters
 from hq_service.api.schemas.common import ProblemSchema
 from hq_service.api.schemas.selling import OfflineBatchRequestSchema
@@ -24,6 +26,8 @@ BLUEPRINTS = (
     parameters.blueprint,
     admin_parameters.blueprint,
     admin_instruments.blueprint,
+    admin_cases.blueprint,
+    admin_locks.blueprint,
 )
 
 SECURITY = {"type": "http", "scheme": "bearer", "description": "An API key."}
@@ -40,7 +44,6 @@ def create_app(settings: Settings) -> Flask:
     app = Flask(__name__, static_folder=None)
     app.config.update(
         SETTINGS=settings,
-        SHOW_TRACEBACKS=settings.environment != "production",
         SQLALCHEMY_DATABASE_URI=settings.database_url,
         SQLALCHEMY_ENGINE_OPTIONS=engine_options(settings),
         API_TITLE="HQ balance and lock authority",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import sys
 from collections.abc import Iterator
@@ -21,7 +22,7 @@ from hq_service.domain.actors import Actor, Role
 from hq_service.domain.errors import HqError
 from hq_service.domain.keyring import Keyring
 from hq_service.embedded_postgres import EmbeddedPostgres, EmbeddedPostgresError
-from hq_service.operations import database, demo_data, offline_batches
+from hq_service.operations import database, demo_data, offline_batches, waiting
 from hq_service.operations.clock import now
 from hq_service.settings import Settings, SettingsError, is_production, settings_from
 from hq_service.terminal import demo
@@ -152,17 +153,29 @@ def play_demo(url: str | None) -> None:
     "files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path)
 )
 def settle_file(files: tuple[Path, ...]) -> None:
-    """Post offline batches from files, in the order given, as a sync job would over HTTP."""
+    """Post offline batches from files, in the order given, as a sync job would over HTTP.
+
+    Files that end in .ndjson are read line by line.
+    """
     with _application() as settings:
+        keyring = _keyring(settings)
         for path in files:
-            envelope, is_new = offline_batches.post(
+            envelope, lines = offline_batches.read(
                 path.read_bytes(),
-                COMMAND_LINE,
-                _keyring(settings),
+                keyring,
                 now(),
+                is_ndjson=path.suffix == ".ndjson",
                 lines_max=settings.batch_lines_max,
+            )
+            is_new = offline_batches.receive(envelope, lines, COMMAND_LINE, now())
+            offline_batches.settle_store(
+                envelope.store_id,
+                envelope.batch_id,
+                keyring,
+                now(),
                 chunk_lines=settings.settle_chunk_lines,
             )
+            waiting.judge_again(keyring, now())
             state = offline_batches.state(envelope.store_id, envelope.batch_id, COMMAND_LINE)
             counts = ", ".join(f"{count} {name}" for name, count in sorted(state.counts.items()))
             known = "" if is_new else " (received before; nothing changed)"
@@ -173,12 +186,17 @@ def settle_file(files: tuple[Path, ...]) -> None:
 def settle_pending() -> None:
     """Finish every offline batch that a crash left unsettled."""
     with _application() as settings:
-        settled = offline_batches.settle_pending(
+        settled, failed = offline_batches.settle_pending(
             _keyring(settings), now(), chunk_lines=settings.settle_chunk_lines
         )
+        waiting.judge_again(_keyring(settings), now())
     for store_id, batch_id in settled:
         click.echo(f"settled {store_id} {batch_id}")
-    click.echo(f"{len(settled)} batches were pending, 0 are.")
+    for store_id, batch_id in failed:
+        click.echo(f"cannot be settled: {store_id} {batch_id}; the log above says why", err=True)
+    click.echo(f"{len(settled) + len(failed)} batches were pending, {len(failed)} are.")
+    if failed:
+        raise SystemExit(1)
 
 
 @main.command()
@@ -300,8 +318,12 @@ def _port_from_environment() -> int:
 
 def _require_free_port(address: str) -> None:
     """Refuse a taken port before anything is started: gunicorn would try for five seconds."""
-    host, _, port = address.rpartition(":")
-    with socket.socket() as probe:
+    match = re.fullmatch(r"(\[[0-9a-fA-F:]+\]|[^:\[\]]+):([0-9]{1,5})", address)
+    if match is None or not 1 <= int(match[2]) <= 65_535:
+        raise SettingsError("HQ_BIND must be an address and a port, for example 127.0.0.1:8080.")
+    host, port = match[1].strip("[]"), match[2]
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, int(port)))

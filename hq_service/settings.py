@@ -29,11 +29,12 @@ class Settings:
     number_secret: bytes = field(repr=False)
     grant_keys: GrantKeys = field(repr=False)
     environment: str = "development"
-    workers: int = 2
+    workers: int = os.cpu_count() or 2
     threads: int = 4
     body_bytes_max: int = 64 * 1024
     batch_body_bytes_max: int = 64 * 1024 * 1024
     batch_lines_max: int = 100_000
+    batch_synchronous_lines_max: int = 10_000
     settle_chunk_lines: int = 1_000
     commit_deadline_seconds: int = 8
     log_level: str = "INFO"
@@ -44,17 +45,19 @@ def settings_from(environ: Mapping[str, str]) -> Settings:
 
     Raises:  SettingsError for whatever is missing or wrong.
     """
-    cores = os.cpu_count() or 2
     return Settings(
         database_url=database_url_from(environ),
         number_secret=_number_secret(environ),
         grant_keys=_grant_keys(environ),
         environment=_environment(environ),
-        workers=_integer(environ, "HQ_WORKERS", cores, 1, 256),
+        workers=_integer(environ, "HQ_WORKERS", os.cpu_count() or 2, 1, 256),
         threads=_integer(environ, "HQ_THREADS", 4, 1, 64),
         body_bytes_max=_integer(environ, "HQ_BODY_BYTES_MAX", 65_536, 1_024, 2**26),
         batch_body_bytes_max=_integer(environ, "HQ_BATCH_BODY_BYTES_MAX", 2**26, 1_024, 2**28),
         batch_lines_max=_integer(environ, "HQ_BATCH_LINES_MAX", 100_000, 1, 1_000_000),
+        batch_synchronous_lines_max=_integer(
+            environ, "HQ_BATCH_SYNCHRONOUS_LINES_MAX", 10_000, 1, 1_000_000
+        ),
         settle_chunk_lines=_integer(environ, "HQ_SETTLE_CHUNK_LINES", 1_000, 1, 10_000),
         commit_deadline_seconds=_integer(environ, "HQ_COMMIT_DEADLINE_SECONDS", 8, 1, 60),
         log_level=_choice(environ, "HQ_LOG_LEVEL", "INFO", ("DEBUG", "INFO", "WARNING", "ERROR")),

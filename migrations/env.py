@@ -19,6 +19,9 @@ def run() -> None:
     url = context.config.attributes.get("database_url") or database_url_from(os.environ)
     engine = create_engine(url, poolclass=pool.NullPool)
     with engine.connect() as connection:
+        # The role has time-outs for requests; an index on millions of rows takes longer.
+        for setting in ("lock_timeout", "statement_timeout", "idle_in_transaction_session_timeout"):
+            connection.execute(text(f"SET {setting} = 0"))
         # Waits without a limit for another migration to end; only then is patience bounded.
         connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": MIGRATION_LOCK})
         connection.execute(text("SET lock_timeout = '4s'"))

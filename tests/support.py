@@ -112,9 +112,29 @@ class Till(Caller):
             "line": line,
         }
 
-    def lock(self, card: Card, transaction_id: str, line: int = 1) -> TestResponse:
-        body = {"kind": card.kind, "number": card.number, "purpose": "redeem"}
+    def lock(
+        self, card: Card, transaction_id: str, line: int = 1, purpose: str = "redeem", **more: Any
+    ) -> TestResponse:
+        body = {"kind": card.kind, "number": card.number, "purpose": purpose, **more}
         return self.post("/v1/locks", {**self.key_of(transaction_id, line), **body})
+
+    def lock_new(
+        self, transaction_id: str, amount_minor: int, line: int = 1, **more: Any
+    ) -> TestResponse:
+        """Lock an instrument for issue; HQ makes its number unless one is given."""
+        body = {"kind": "gift_card", "purpose": "issue", "currency": "SEK", **more}
+        key = self.key_of(transaction_id, line)
+        return self.post("/v1/locks", {**key, **body, "amount_minor": amount_minor})
+
+    def conclude(self, transaction_id: str, *lines: dict[str, Any]) -> TestResponse:
+        """Conclude a sale; `sale_line` makes its lines."""
+        sale = self.key_of(transaction_id)
+        del sale["line"]
+        return self.post("/v1/transactions", {**sale, "lines": list(lines)})
+
+    def void(self, card: Card, transaction_id: str, line: int = 1) -> TestResponse:
+        body = {"instrument_id": card.instrument_id, "reason": "customer changed their mind"}
+        return self.post("/v1/voids", {**self.key_of(transaction_id, line), **body})
 
     def redeem(
         self, card: Card, transaction_id: str, amount_minor: int, lock_id: str, line: int = 1
@@ -149,6 +169,22 @@ class Till(Caller):
             "concluded_at": datetime.now(UTC).isoformat(),
             **more,
         }
+
+
+def sale_line(
+    lock: TestResponse, amount_minor: int, line: int = 1, operation: str = "redeem", **more: Any
+) -> dict[str, Any]:
+    """Return a line of a sale under a lock that was answered."""
+    assert lock.status_code in (200, 201), lock.json
+    return {
+        "line": line,
+        "operation": operation,
+        "instrument_id": lock.json["instrument"]["instrument_id"],
+        "lock_id": lock.json["lock_id"],
+        "amount_minor": amount_minor,
+        "currency": lock.json["instrument"]["currency"],
+        **more,
+    }
 
 
 class Hq:
@@ -233,6 +269,39 @@ class Hq:
             "/v1/admin/parameters", {"parameters": changes, "reason": "test"}, If_Match=seen
         )
         assert answer.status_code == 200, answer.json
+
+    def allow_offline(self, *tills: Till) -> None:
+        """Say Yes to concluding offline, for both kinds, and let tills acknowledge it."""
+        self.set_parameters(
+            allow_concluding_gift_card_transactions_offline=True,
+            allow_concluding_credit_memo_transactions_offline=True,
+        )
+        for till in tills:
+            assert till.get("/v1/parameters").status_code == 200
+
+    def case(self, case_id: str) -> dict[str, Any]:
+        """Return a case as an administrator sees it."""
+        answer = self.admin.get(f"/v1/admin/cases/{case_id}")
+        assert answer.status_code == 200, answer.json
+        found: dict[str, Any] = answer.json
+        return found
+
+    def resolve(self, case_id: str, resolution: str) -> TestResponse:
+        """Resolve a case."""
+        return self.admin.post(
+            f"/v1/admin/cases/{case_id}/resolutions",
+            {"resolution": resolution, "reason": "looked into it"},
+        )
+
+    def card_of(self, answer: TestResponse, number: str | None = None) -> Card:
+        """Return the instrument that a lock answers with."""
+        told = answer.json["instrument"]
+        return Card(
+            told["kind"],
+            number or answer.json["number"] or "",
+            told["instrument_id"],
+            told["currency"],
+        )
 
     def balance(self, card: Card) -> int:
         """Return the balance that HQ tells."""

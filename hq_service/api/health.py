@@ -30,7 +30,7 @@ def healthz() -> dict[str, str]:
 def readyz() -> dict[str, Any]:
     """Tell whether requests can be taken: the database, its schema, its clock, its time-outs."""
     try:
-        checks = readiness.check(now())
+        checks = readiness.check(now)
     except Unavailable:
         checks = {"database": "does not answer; see that it runs and that DATABASE_URL is right"}
     if any(found != "ok" for found in checks.values()):

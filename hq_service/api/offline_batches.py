@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+import threading
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
-from flask import request
+from flask import current_app, request
 from marshmallow import validate
 
 from hq_service.api import auth
 from hq_service.api.blueprints import Blueprint, keyring, settings
-from hq_service.api.bodies import read_body
+from hq_service.api.bodies import NDJSON, read_batch_body
 from hq_service.api.schemas import selling
 from hq_service.api.schemas.common import QueryInteger, StrictSchema
 from hq_service.api.selling import REPLAYED
 from hq_service.domain.actors import Role
-from hq_service.domain.errors import NotFound
-from hq_service.domain.reading import is_identifier
-from hq_service.operations import offline_batches
+from hq_service.domain.errors import HqError, NotFound
+from hq_service.domain.model import Line, UnreadableLine
+from hq_service.domain.outcomes import LineResult
+from hq_service.domain.reading import Envelope, is_identifier
+from hq_service.operations import offline_batches, waiting
 from hq_service.operations.clock import now
 from hq_service.operations.offline_batches import PAGE_LINES_MAX, BatchState
 
@@ -25,6 +31,9 @@ blueprint = Blueprint("offline-batches", "What sync jobs post")
 auth.protect(blueprint)
 
 Answer = dict[str, Any]
+Judged = tuple[Line | UnreadableLine, LineResult]
+
+logger = logging.getLogger(__name__)
 
 
 class PageSchema(StrictSchema):
@@ -40,37 +49,82 @@ class PageSchema(StrictSchema):
     requestBody={
         "required": True,
         "content": {
-            "application/json": {"schema": {"$ref": "#/components/schemas/OfflineBatchRequest"}}
+            "application/json": {"schema": {"$ref": "#/components/schemas/OfflineBatchRequest"}},
+            "application/x-ndjson": {"schema": {"type": "string"}},
         },
     }
 )
 @blueprint.response(201, selling.OfflineBatchSchema)
 @blueprint.alt_response(
-    200, schema=selling.OfflineBatchSchema, description="Received before; the same results"
+    200,
+    schema=selling.OfflineBatchSchema,
+    description="Received before: the same results; or a dry run: what it would come to",
+)
+@blueprint.alt_response(
+    202, schema=selling.OfflineBatchStateSchema, description="Kept, and being settled"
 )
 def post_batch() -> tuple[Answer, int, dict[str, str]]:
     """Settle the transactions that tills concluded offline, each exactly once.
 
-    No line is rejected: what is in doubt is posted with a case, held or quarantined, and the
-    other lines go on.
+    JSON, or NDJSON whose first line is the envelope; gzip is taken. No line is rejected: what is
+    in doubt is posted with a case, held or quarantined, and the other lines go on. A large batch
+    is kept and answered with 202; its Location tells how far it is.
     """
-    body = read_body(request, bytes_max=settings().batch_body_bytes_max)
+    content_type, body = read_batch_body(request, bytes_max=settings().batch_body_bytes_max)
     received_at = now()
-    actor = auth.current_actor()
-    envelope, is_new = offline_batches.post(
+    envelope, lines = offline_batches.read(
         body,
-        actor,
         keyring(),
         received_at,
+        is_ndjson=content_type == NDJSON,
         lines_max=settings().batch_lines_max,
-        chunk_lines=settings().settle_chunk_lines,
     )
+    actor = auth.current_actor()
+    if envelope.dry_run:
+        judged = offline_batches.dry_run(envelope, lines, actor, keyring(), received_at)
+        return _rehearsed(envelope, judged, received_at), 200, {}
+    is_new = offline_batches.receive(envelope, lines, actor, received_at)
+    location = f"/v1/offline-batches/{envelope.store_id}/{envelope.batch_id}"
+    headers = {"Location": location} if is_new else {"Location": location, **REPLAYED}
+    if len(lines) > settings().batch_synchronous_lines_max:
+        state = offline_batches.state(envelope.store_id, envelope.batch_id, actor)
+        if state.settled_at is None:
+            settle_in_background(envelope.store_id, envelope.batch_id)
+            return _members(state), 202, headers
+        return _members(state), 200, headers
+    settle_now(envelope.store_id, envelope.batch_id, received_at)
     state = offline_batches.state(envelope.store_id, envelope.batch_id, actor)
     answer = {**_members(state), "results": _all_results(state)}
-    location = f"/v1/offline-batches/{envelope.store_id}/{envelope.batch_id}"
-    if is_new:
-        return answer, 201, {"Location": location}
-    return answer, 200, {"Location": location, **REPLAYED}
+    return answer, 201 if is_new else 200, headers
+
+
+def settle_now(store_id: str, batch_id: str, at: datetime) -> None:
+    """Settle a batch and whatever is unsettled before it, and what waited for them."""
+    offline_batches.settle_store(
+        store_id, batch_id, keyring(), at, chunk_lines=settings().settle_chunk_lines
+    )
+    waiting.judge_again(keyring(), at)
+
+
+def settle_in_background(store_id: str, batch_id: str) -> None:
+    """Settle a large batch behind its answer.
+
+    If the process ends meanwhile, nothing is lost: posting the batch again goes on where it
+    stopped, and so does ``hq settle-pending``.
+    """
+    app = current_app._get_current_object()  # type: ignore[attr-defined]  # noqa: SLF001
+
+    def run() -> None:
+        with app.app_context():
+            try:
+                settle_now(store_id, batch_id, now())
+            except HqError as error:
+                logger.warning(
+                    "settling goes on later",
+                    extra={"action": "settle", "store_id": store_id, "outcome": error.code},
+                )
+
+    threading.Thread(target=run, name=f"settle-{store_id}", daemon=True).start()
 
 
 @blueprint.route("/v1/offline-batches/<store_id>/<batch_id>", methods=["GET"])
@@ -102,6 +156,34 @@ def _require_possible(store_id: str, batch_id: str) -> None:
         raise NotFound(code="batch_not_found")
 
 
+def _rehearsed(envelope: Envelope, judged: Sequence[Judged], received_at: datetime) -> Answer:
+    """Return the answer to a dry run: what would have been stored, and was not."""
+    results = [
+        {
+            "position": line.position,
+            "terminal_id": line.place.terminal_id if line.place else None,
+            "transaction_id": line.key.transaction_id if line.key else None,
+            "line": line.key.line if line.key else None,
+            "instrument_id": getattr(line, "instrument_id", None),
+            "reason": line.reason if isinstance(line, UnreadableLine) else None,
+            **{name: getattr(result, name) for name in LineResult.__slots__},
+        }
+        for line, result in judged
+    ]
+    counts = Counter(result.outcome for _, result in judged)
+    return {
+        "store_id": envelope.store_id,
+        "batch_id": envelope.batch_id,
+        "received_at": received_at,
+        "settled_at": None,
+        "lines_count": len(results),
+        "settled_count": 0,
+        "counts": counts,
+        "journals": [],
+        "results": results,
+    }
+
+
 def _members(state: BatchState) -> Answer:
     return {
         "store_id": state.store_id,
@@ -111,6 +193,15 @@ def _members(state: BatchState) -> Answer:
         "lines_count": state.lines_count,
         "settled_count": state.settled_count,
         "counts": state.counts,
+        "journals": [
+            {
+                "terminal_id": terminal_id,
+                "journal_id": journal_id,
+                "acknowledged_through": journal.acknowledged_through,
+                "gaps": [{"first": first, "last": last} for first, last in journal.gaps()],
+            }
+            for (terminal_id, journal_id), journal in state.journals.items()
+        ],
     }
 
 

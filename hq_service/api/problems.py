@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import logging
+import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -46,6 +47,9 @@ PROBLEMS: Mapping[str, Problem] = {
     "not_found": Problem(404, "Not found"),
     "instrument_not_found": Problem(404, "No such instrument"),
     "batch_not_found": Problem(404, "No such batch"),
+    "transaction_not_found": Problem(404, "No such transaction"),
+    "case_not_found": Problem(404, "No such case"),
+    "lock_not_found": Problem(404, "No such live lock"),
     "method_not_allowed": Problem(405, "The method is not allowed here"),
     "refused": Problem(409, "A rule refuses it"),
     "lock_lost": Problem(409, "The instrument no longer carries this lock"),
@@ -78,6 +82,18 @@ PROBLEMS: Mapping[str, Problem] = {
     "instrument_closed": Problem(409, "The instrument is closed"),
     "instrument_applied": Problem(409, "The credit memo was used"),
     "instrument_exists": Problem(409, "The number is taken"),
+    "operation_not_allowed": Problem(409, "Not with this kind of instrument"),
+    "cash_out_not_allowed": Problem(409, "The balance may not be cashed out"),
+    "cash_out_not_whole": Problem(409, "Only the whole balance is cashed out"),
+    "unknown_original": Problem(409, "There is no such line to refund"),
+    "refund_exceeds_original": Problem(
+        409,
+        "More than the original line",
+        dynamics_code=f"{_DYNAMICS}RefundAmountMoreThanAllowed",
+    ),
+    "exposure_changed": Problem(409, "The exposure is not what was shown"),
+    "resolution_not_possible": Problem(409, "The case cannot be resolved like this"),
+    "case_resolved": Problem(409, "The case is resolved already"),
     "precondition_failed": Problem(412, "It was changed meanwhile"),
     "payload_too_large": Problem(413, "The body is too large"),
     "unsupported_media_type": Problem(415, "The content type is not supported"),
@@ -122,6 +138,17 @@ REMEDIES: Mapping[str, str] = {
     "instrument_closed": "Take another tender.",
     "instrument_applied": "Take another tender; a credit memo is used once.",
     "instrument_exists": "Choose another number, or leave it out and HQ makes one.",
+    "transaction_not_found": "Check the business key; nothing of it has arrived at HQ.",
+    "case_not_found": "Check case_id.",
+    "lock_not_found": "Look the instrument up again; it is not locked by that lock any more.",
+    "operation_not_allowed": "A credit memo is issued and redeemed, nothing else.",
+    "cash_out_not_allowed": "Redeem it; the threshold for cashing out is a Commerce parameter.",
+    "cash_out_not_whole": "Ask for exactly the lock's max_amount_minor.",
+    "unknown_original": "Check the original's business key, or refund without one, with a reason.",
+    "refund_exceeds_original": "Refund no more than is left of the original line.",
+    "exposure_changed": "Look at the lock again, and confirm the exposure that it has now.",
+    "resolution_not_possible": "Look at the case: its possible_resolutions say what is.",
+    "case_resolved": "Look at the case: it says who resolved it, how and why.",
     "precondition_failed": "Read it again, look at what changed, and edit that.",
     "payload_too_large": "Send less at a time; the README has the limits.",
     "unsupported_media_type": "Send application/json without Content-Encoding.",
@@ -190,7 +217,9 @@ def register(app: Flask) -> None:
 
     @app.errorhandler(HTTPException)
     def http_error(error: HTTPException) -> Response:
-        code = _CODE_OF_HTTP.get(error.code or 500, "internal_error")
+        status = error.code or 500
+        fallback = "malformed_body" if 400 <= status < 500 else "internal_error"
+        code = _CODE_OF_HTTP.get(status, fallback)
         members: dict[str, Any] = {}
         messages = getattr(error, "data", {}).get("messages")  # put there by the schema parser
         if messages:
@@ -206,11 +235,14 @@ def register(app: Flask) -> None:
 
     @app.errorhandler(Exception)
     def unexpected(error: Exception) -> Response:
-        # The text of the error may hold what the request held: it goes nowhere but its type.
+        # The text of the error may hold what the request held: only its type and where it was.
         logger.error(
             "internal error",
-            extra={"action": "internal_error", "error": type(error).__name__},
-            exc_info=app.config.get("SHOW_TRACEBACKS", False),
+            extra={
+                "action": "internal_error",
+                "error": type(error).__name__,
+                "frames": traceback.format_tb(error.__traceback__),
+            },
         )
         return problem("internal_error")
 

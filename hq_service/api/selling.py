@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
 from hq_service.api import auth
 from hq_service.api.blueprints import Blueprint, keyring
 from hq_service.api.schemas import selling
 from hq_service.domain.actors import Role
+from hq_service.domain.errors import NotFound
 from hq_service.domain.locking import LockRequest
-from hq_service.domain.model import BusinessKey, Instrument, Line, Operation
-from hq_service.operations import instruments, locks, redemptions
+from hq_service.domain.model import BusinessKey, Instrument, Line, Operation, Tender
+from hq_service.domain.reading import is_identifier
+from hq_service.operations import instruments, locks, redemptions, transactions, voids
 from hq_service.operations.clock import now
+from hq_service.operations.concluding import Concluded
 
 blueprint = Blueprint("selling", "What a terminal does online")
 auth.protect(blueprint)
@@ -45,9 +49,11 @@ def inquire_balance(wish: Mapping[str, Any]) -> Answer:
 def acquire_lock(wish: Mapping[str, Any]) -> tuple[Answer, int, dict[str, str]]:
     """Lock an instrument for one line of a transaction, the moment it is added to the sale."""
     answer = locks.acquire(
-        LockRequest(business_key(wish), wish["purpose"]),
+        LockRequest(
+            business_key(wish), wish["purpose"], wish.get("amount_minor"), wish.get("currency")
+        ),
         wish["kind"],
-        wish["number"],
+        wish.get("number"),
         auth.current_actor(),
         keyring(),
         now(),
@@ -59,6 +65,7 @@ def acquire_lock(wish: Mapping[str, Any]) -> tuple[Answer, int, dict[str, str]]:
         "purpose": lock.purpose,
         "max_amount_minor": lock.amount_minor,
         "instrument": instrument_members(answer.instrument),
+        "number": answer.made_number,
         "lease": {"ends_at": answer.lease_ends_at, "seconds": answer.lease_seconds},
         "offline": {
             "allowed": answer.grant is not None,
@@ -108,26 +115,114 @@ def redeem(wish: Mapping[str, Any]) -> tuple[Answer, int, dict[str, str]]:
         concluded_at=concluded_at,
     )
     done = redemptions.redeem(line, auth.current_actor(), keyring(), concluded_at)
-    remainder = (
-        {"instrument_id": done.remainder_id, "number": done.remainder_number}
-        if done.remainder_id
-        else None
-    )
+    body = {**key._asdict(), **concluded_members(done)}
+    return (body, 200, REPLAYED) if done.is_replay else (body, 201, {})
+
+
+@blueprint.route("/v1/transactions", methods=["POST"])
+@auth.allow(Role.TERMINAL)
+@blueprint.arguments(selling.SaleSchema)
+@blueprint.response(201, selling.ConcludedSaleSchema)
+@blueprint.alt_response(
+    200, schema=selling.ConcludedSaleSchema, description="The first answer, told again"
+)
+def conclude_transaction(wish: Mapping[str, Any]) -> tuple[Answer, int, dict[str, str]]:
+    """Conclude the lines of one sale on several instruments, all or none.
+
+    Lines that were concluded before count as done.
+    """
+    concluded_at = now()
+    lines = [_sale_line(wish, line, concluded_at) for line in wish["lines"]]
+    done = transactions.conclude(lines, auth.current_actor(), keyring(), concluded_at)
     body = {
-        **key._asdict(),
-        "operation": line.operation,
-        "instrument_id": line.instrument_id,
-        "amount_minor": line.amount_minor,
-        "currency": line.currency,
-        "balance_after_minor": done.result.balance_after_minor,
-        "remainder": remainder,
+        "store_id": wish["store_id"],
+        "terminal_id": wish["terminal_id"],
+        "transaction_id": wish["transaction_id"],
+        "lines": [concluded_members(one) for one in done],
+    }
+    is_replay = all(one.is_replay for one in done)
+    return (body, 200, REPLAYED) if is_replay else (body, 201, {})
+
+
+@blueprint.route("/v1/transactions/<store_id>/<terminal_id>/<transaction_id>", methods=["GET"])
+@auth.allow(Role.TERMINAL, Role.SYNC, Role.ADMIN, Role.AUDITOR)
+@blueprint.response(200, selling.KnownTransactionSchema)
+def get_transaction(store_id: str, terminal_id: str, transaction_id: str) -> Answer:
+    """Tell what HQ knows of a transaction: for a till that lost an answer."""
+    # Of names that no transaction can have, the database would fail on a NUL.
+    if not all(is_identifier(name) for name in (store_id, terminal_id, transaction_id)):
+        raise NotFound(code="transaction_not_found")
+    known = transactions.outcome(store_id, terminal_id, transaction_id, auth.current_actor())
+    return {"lines": known}
+
+
+@blueprint.route("/v1/voids", methods=["POST"])
+@auth.allow(Role.TERMINAL)
+@blueprint.arguments(selling.VoidRequestSchema)
+@blueprint.response(201, selling.VoidSchema)
+@blueprint.alt_response(200, schema=selling.VoidSchema, description="Voided before")
+def void_line(wish: Mapping[str, Any]) -> tuple[Answer, int, dict[str, str]]:
+    """Say that a business key shall have no effect, in whatever order things arrive.
+
+    What it did is undone; what it has not done yet it never will. It releases its own lock.
+    """
+    done = voids.void(
+        business_key(wish),
+        wish["instrument_id"],
+        wish["reason"],
+        auth.current_actor(),
+        keyring(),
+        now(),
+    )
+    result = done.result
+    body = {
+        **business_key(wish)._asdict(),
+        "instrument_id": wish["instrument_id"],
+        "outcome": result.outcome,
+        "codes": list(result.codes),
+        "funded_minor": result.funded_minor,
+        "shortfall_minor": result.shortfall_minor,
+        "balance_after_minor": result.balance_after_minor,
+        "case_id": result.case_id,
     }
     return (body, 200, REPLAYED) if done.is_replay else (body, 201, {})
+
+
+def _sale_line(wish: Mapping[str, Any], line: Mapping[str, Any], concluded_at: datetime) -> Line:
+    tender = line.get("tender")
+    original = line.get("original")
+    return Line(
+        BusinessKey(wish["store_id"], wish["terminal_id"], wish["transaction_id"], line["line"]),
+        line["operation"],
+        line["instrument_id"],
+        line["amount_minor"],
+        line["currency"],
+        lock_id=line["lock_id"],
+        concluded_at=concluded_at,
+        original=business_key(original) if original else None,
+        reason=line.get("reason"),
+        tender=Tender(**tender) if tender else None,
+    )
 
 
 def business_key(wish: Mapping[str, Any]) -> BusinessKey:
     """Return the business key that a request names."""
     return BusinessKey(wish["store_id"], wish["terminal_id"], wish["transaction_id"], wish["line"])
+
+
+def concluded_members(done: Concluded) -> Answer:
+    """Return what an answer tells of a concluded line."""
+    line, result = done.line, done.result
+    remainder = {"instrument_id": result.remainder_id, "number": done.remainder_number}
+    return {
+        "line": line.key.line,
+        "operation": line.operation,
+        "instrument_id": line.instrument_id,
+        "amount_minor": line.amount_minor,
+        "currency": line.currency,
+        "balance_after_minor": result.balance_after_minor,
+        "remainder": remainder if result.remainder_id else None,
+    }
 
 
 def instrument_members(instrument: Instrument) -> Answer:

@@ -33,6 +33,7 @@ class Grant:
     instrument_id: UUID
     kind: str
     currency: str
+    number_last4: str
     amount_minor: int
     revision: int
     issued_at: datetime
@@ -70,6 +71,7 @@ def sign(grant: Grant, keys: GrantKeys) -> str:
         grant.instrument_id.hex,
         grant.kind,
         grant.currency,
+        grant.number_last4,
         grant.amount_minor,
         grant.revision,
         _microseconds(grant.issued_at),
@@ -97,13 +99,14 @@ def verify(text: str, store_id: str, terminal_id: str, keys: GrantKeys) -> Grant
     except (ValueError, binascii.Error):
         return None
     lock_id, store, terminal, transaction, line, instrument_id, *rest = fields
-    kind, currency, amount_minor, revision, issued, until = rest
+    kind, currency, number_last4, amount_minor, revision, issued, until = rest
     return Grant(
         lock_id=UUID(hex=lock_id),
         key=BusinessKey(store, terminal, transaction, line),
         instrument_id=UUID(hex=instrument_id),
         kind=kind,
         currency=currency,
+        number_last4=number_last4,
         amount_minor=amount_minor,
         revision=revision,
         issued_at=_instant(issued),

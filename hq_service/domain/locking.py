@@ -1,7 +1,8 @@
 """Locks: who may take one, what state it is in, what its holder may do offline.
 
 States are derived by comparing with ``now``; nothing has to sweep for them to be right.
-Source: design section 4; documents "Seamless offline switch", on locking when a card is added.
+Source: docs/settlement.md, "States of a lock"; documents "Seamless offline switch", on locking a
+card when it is added to a transaction.
 """
 
 from __future__ import annotations
@@ -13,9 +14,11 @@ from uuid import UUID
 
 from hq_service.domain.grants import Grant
 from hq_service.domain.model import (
+    DEBITS,
     BusinessKey,
     Instrument,
     InstrumentStatus,
+    Kind,
     Lock,
     LockEnd,
     Purpose,
@@ -42,6 +45,9 @@ class LockRefusal(StrEnum):
     INSTRUMENT_LOCKED = "instrument_locked"
     INSTRUMENT_ALREADY_ACTIVE = "instrument_already_active"
     INSTRUMENT_NOT_ACTIVE = "instrument_not_active"
+    CURRENCY_MISMATCH = "currency_mismatch"
+    OPERATION_NOT_ALLOWED = "operation_not_allowed"
+    CASH_OUT_NOT_ALLOWED = "cash_out_not_allowed"
     INSTRUMENT_BLOCKED = "instrument_blocked"
     INSTRUMENT_EXPIRED = "instrument_expired"
     INSTRUMENT_CLOSED = "instrument_closed"
@@ -50,11 +56,14 @@ class LockRefusal(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class LockRequest:
-    """A terminal's wish to lock an instrument; ``amount_minor`` only for credits."""
+    """A terminal's wish to lock an instrument; ``amount_minor`` only for credits, ``currency``
+    only for an issue.
+    """
 
     key: BusinessKey
     purpose: str
     amount_minor: int | None = None
+    currency: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +117,17 @@ def lease_ends_at(
     return seen_at + timedelta(seconds=parameters.lease_seconds)
 
 
+def exposure_minor(
+    lock: Lock, instrument: Instrument, parameters: Parameters, now: datetime
+) -> int:
+    """Return what the holder of a granted lock may be spending offline: what HQ stands to lose."""
+    if lock.grant_until is None or lock.purpose not in DEBITS:
+        return 0
+    if is_past_horizon(lock, parameters, now):
+        return 0
+    return min(lock.amount_minor, instrument.balance_minor)
+
+
 def acquire(
     request: LockRequest,
     instrument: Instrument,
@@ -136,7 +156,9 @@ def acquire(
         return Acquisition(refusal=LockRefusal.ALREADY_CONCLUDED)
     if held is not None and held.belongs_to(request.key):
         return Acquisition(refusal=LockRefusal.INSTRUMENT_ALREADY_IN_TRANSACTION)
-    refusal = _refusal_by_status(request, instrument)
+    refusal = _refusal_by_status(request, instrument) or _refusal_by_purpose(
+        request, instrument, parameters
+    )
     if refusal is not None:
         return Acquisition(refusal=refusal)
     displaced_end = None
@@ -168,6 +190,7 @@ def grant_of(lock: Lock, instrument: Instrument) -> Grant | None:
         instrument_id=instrument.instrument_id,
         kind=instrument.kind,
         currency=instrument.currency,
+        number_last4=instrument.number_last4,
         amount_minor=lock.amount_minor,
         revision=lock.grant_revision,
         issued_at=lock.locked_at,
@@ -182,6 +205,26 @@ def _refusal_by_status(request: LockRequest, instrument: Instrument) -> LockRefu
         if instrument.status == InstrumentStatus.ACTIVE:
             return LockRefusal.INSTRUMENT_ALREADY_ACTIVE
     return _STATUS_REFUSALS.get(InstrumentStatus(instrument.status))
+
+
+def _refusal_by_purpose(
+    request: LockRequest, instrument: Instrument, parameters: Parameters
+) -> LockRefusal | None:
+    """Return what the kind of instrument, its currency or the parameters do not allow.
+
+    A credit memo is issued and used once, never topped up. A gift card is cashed out as a whole,
+    up to the threshold of its currency (Dynamics: operation 215, gift card cash out threshold).
+    """
+    purpose = request.purpose
+    if instrument.kind == Kind.CREDIT_MEMO and purpose not in (Purpose.REDEEM, Purpose.ISSUE):
+        return LockRefusal.OPERATION_NOT_ALLOWED
+    if request.currency not in (None, instrument.currency):
+        return LockRefusal.CURRENCY_MISMATCH
+    if purpose == Purpose.CASH_OUT:
+        thresholds = parameters.gift_card_cash_out_threshold_minor
+        if not 0 < instrument.balance_minor <= thresholds.get(instrument.currency, 0):
+            return LockRefusal.CASH_OUT_NOT_ALLOWED
+    return None
 
 
 def _new_lock(

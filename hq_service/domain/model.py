@@ -39,6 +39,9 @@ class Operation(StrEnum):
     VOID = "void"
 
 
+RECOVER = "recover"
+"""The operation of the posting by which HQ recovers a shortfall; no till ever sends it."""
+
 DEBITS = frozenset({Operation.REDEEM, Operation.CASH_OUT})
 CREDITS = frozenset({Operation.ISSUE, Operation.LOAD, Operation.REFUND})
 
@@ -94,6 +97,25 @@ class BusinessKey(NamedTuple):
     terminal_id: str
     transaction_id: str
     line: int
+
+
+class Tender(NamedTuple):
+    """What the till took in another currency; stored as told and never recomputed.
+
+    ``exchange_rate`` is the till's own decimal text.
+    """
+
+    amount_minor: int
+    currency: str
+    exchange_rate: str
+
+
+class Place(NamedTuple):
+    """Where a terminal wrote a line: its journal, and the number in it."""
+
+    terminal_id: str
+    journal_id: str
+    sequence: int
 
 
 class Content(NamedTuple):
@@ -157,12 +179,28 @@ class Instrument:
     lock: Lock | None
 
 
+def newborn(instrument_id: UUID, kind: str, currency: str, number_last4: str) -> Instrument:
+    """Return an instrument that is not worth anything yet."""
+    return Instrument(
+        instrument_id=instrument_id,
+        kind=kind,
+        currency=currency,
+        number_last4=number_last4,
+        status=InstrumentStatus.PENDING,
+        balance_minor=0,
+        version=0,
+        remainder_id=None,
+        lock=None,
+    )
+
+
 @dataclass(slots=True)
 class Line:
     """One line as a till or a sync job presents it, online or offline.
 
     ``position`` is its place in the sender's array; ``journal_id`` and ``sequence`` are null
-    online.
+    online. ``original`` is the line that a linked refund gives back; ``reason`` why a refund has
+    none, or why a line is voided.
     """
 
     key: BusinessKey
@@ -179,6 +217,20 @@ class Line:
     journal_id: str | None = None
     sequence: int | None = None
     position: int = 0
+    reason: str | None = None
+    tender: Tender | None = None
+
+    @property
+    def place(self) -> Place | None:
+        """Return where the terminal wrote the line; None online."""
+        if self.journal_id is None or self.sequence is None:
+            return None
+        return Place(self.key.terminal_id, self.journal_id, self.sequence)
+
+    @property
+    def is_void(self) -> bool:
+        """Tell whether the line says that its business key shall have no effect."""
+        return self.operation == Operation.VOID or self.status in _VOID_STATUSES
 
     @property
     def content(self) -> Content:
@@ -188,14 +240,23 @@ class Line:
         )
 
 
+_VOID_STATUSES = frozenset({TransactionStatus.VOIDED, TransactionStatus.CANCELLED})
+
+
 @dataclass(slots=True)
 class UnreadableLine:
-    """A line that nobody could understand, kept with its card numbers masked."""
+    """A line that nobody could understand, kept with its card numbers masked.
+
+    ``place`` is known if at least that could be read: the journal goes on behind it. ``key`` is
+    known of a line that was read, but whose sender may not speak for its terminal.
+    """
 
     store_id: str
     position: int
     masked_text: str
     reason: str
+    place: Place | None = None
+    key: BusinessKey | None = None
 
 
 @dataclass(slots=True)
@@ -224,6 +285,7 @@ class Posting:
     locked_at: datetime | None = None
     original: BusinessKey | None = None
     related_instrument_id: UUID | None = None
+    tender: Tender | None = None
 
     @property
     def content(self) -> Content:
@@ -243,6 +305,17 @@ class EndedLock:
     ended_at: datetime
     ended_by: str
     reason: str | None = None
+
+
+@dataclass(slots=True)
+class Void:
+    """That a business key shall have no effect, whether or not it is known."""
+
+    key: BusinessKey
+    instrument_id: UUID
+    reason: str
+    voided_at: datetime
+    voided_by: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """Card numbers: secrets that are turned into an instrument id and then forgotten.
 
-Source: design decision 0002, ``docs/decisions/``.
+Source: ``docs/decisions/0002-the-instrument-id-is-the-look-up.md``.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ _SEPARATORS = str.maketrans("", "", " -")
 _NORMALISED = re.compile(rf"[0-9A-Z]{{{NUMBER_LENGTH_MIN},{NUMBER_LENGTH_MAX}}}")
 # Without I, L, O and U, which people misread (Crockford's base 32).
 _ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+_FOUR = rf"[{_ALPHABET}]{{4}}"
 _GENERATED_LENGTH = 16  # 80 bits: not to be guessed, short enough to be typed
 
 # What may be a card number, however it is spelled: eight digits or more, also far apart or in
@@ -28,12 +29,14 @@ _GENERATED_LENGTH = 16  # 80 bits: not to be guessed, short enough to be typed
 _MAYBE_NUMBERS = (
     re.compile(r"(?<![0-9A-Za-z])\d(?: *\d){7,}"),
     re.compile(r"\d{8,}"),
-    re.compile(r"(?<![0-9A-Za-z-])\d{3,}(?:[ -]{1,3}\d{3,})+(?![0-9A-Za-z-])"),
+    # Nothing is asked of what follows: that would try again from each of its groups.
+    re.compile(r"(?<![0-9A-Za-z-])\d{3,}(?:[ -]{1,3}\d{3,})+"),
     re.compile(rf"(?<![0-9A-Za-z])[{_ALPHABET}]{{{_GENERATED_LENGTH}}}(?![0-9A-Za-z])"),
     # In small letters or in fours it must have a digit, or else four short words would be one.
     re.compile(
-        rf"(?<![0-9A-Za-z])(?=(?:[ -]?[A-Za-z]){{0,15}}[ -]?\d)"
-        rf"(?:[{_ALPHABET}]{{4}}[ -]?){{3}}[{_ALPHABET}]{{4}}(?![0-9A-Za-z])",
+        # The same between all fours, or else every UUID would begin with one.
+        rf"(?<![0-9A-Za-z-])(?=(?:[ -]?[A-Za-z]){{0,15}}[ -]?\d)"
+        rf"{_FOUR}([ -]?){_FOUR}\1{_FOUR}\1{_FOUR}(?![0-9A-Za-z-])",
         re.IGNORECASE,
     ),
 )

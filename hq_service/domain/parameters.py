@@ -7,10 +7,11 @@ are something else and live in ``hq_service/settings.py``.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal
 
 from hq_service.domain.model import Kind
+from hq_service.domain.money import AMOUNT_MINOR_MAX, CURRENCY_EXPONENTS
 
 STICKY = "sticky"
 RELEASE = "release"
@@ -21,7 +22,7 @@ class Definition:
     """One parameter: what it may be and what it is for."""
 
     name: str
-    default: bool | int | str
+    default: bool | int | str | Mapping[str, int]
     help: str
     minimum: int | None = None
     maximum: int | None = None
@@ -37,7 +38,19 @@ class Definition:
             if not (self.minimum or 0) <= value <= (self.maximum or 0):
                 return f"must be between {self.minimum} and {self.maximum}"
             return None
-        return None if value in self.choices else f"must be one of {', '.join(self.choices)}"
+        if isinstance(self.default, Mapping):
+            return _fault_of_amounts(value)
+        is_choice = isinstance(value, str) and value in self.choices
+        return None if is_choice else f"must be one of {', '.join(self.choices)}"
+
+
+def _fault_of_amounts(value: object) -> str | None:
+    if not isinstance(value, dict) or not all(
+        currency in CURRENCY_EXPONENTS and type(amount) is int and 0 <= amount <= AMOUNT_MINOR_MAX
+        for currency, amount in value.items()
+    ):
+        return "must be an object of ISO 4217 codes and amounts in their smallest unit"
+    return None
 
 
 DEFINITIONS: tuple[Definition, ...] = (
@@ -85,6 +98,11 @@ DEFINITIONS: tuple[Definition, ...] = (
         choices=("reissue", "retain", "forfeit"),
     ),
     Definition(
+        "gift_card_cash_out_threshold_minor",
+        {},
+        "Up to which balance a gift card may be cashed out, by currency; none means never",
+    ),
+    Definition(
         "offline_age_hours_max",
         720,
         "How long after its conclusion an offline sale counts as too old",
@@ -114,6 +132,7 @@ class Parameters:
     offline_grant_hours: int = 72
     on_horizon: Literal["sticky", "release"] = "sticky"
     credit_memo_partial_use: Literal["reissue", "retain", "forfeit"] = "reissue"
+    gift_card_cash_out_threshold_minor: Mapping[str, int] = field(default_factory=dict)
     offline_age_hours_max: int = 720
     clock_skew_seconds_max: int = 900
 
@@ -128,9 +147,7 @@ class Parameters:
 
     def values(self) -> dict[str, Any]:
         """Return name and value of every parameter, without the revision."""
-        named = asdict(self)
-        del named["revision"]
-        return named
+        return {one.name: getattr(self, one.name) for one in DEFINITIONS}
 
 
 def in_force(revision: int, *layers: Mapping[str, Any]) -> Parameters:

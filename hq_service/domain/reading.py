@@ -5,14 +5,19 @@ Checked by hand, member by member: a schema library costs as much per line as se
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
-from collections.abc import Mapping
+import string
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from hq_service.domain.errors import InvalidRequest, TooLarge
+from hq_service.domain.documents import read_json
+from hq_service.domain.errors import InvalidRequest, MalformedBody, TooLarge
 from hq_service.domain.grants import GRANT_LENGTH_MAX
 from hq_service.domain.keyring import Keyring
 from hq_service.domain.model import (
@@ -20,6 +25,8 @@ from hq_service.domain.model import (
     Kind,
     Line,
     Operation,
+    Place,
+    Tender,
     TransactionStatus,
     UnreadableLine,
 )
@@ -27,6 +34,7 @@ from hq_service.domain.money import AMOUNT_MINOR_MAX, CURRENCY_EXPONENTS
 from hq_service.domain.numbers import mask, normalise
 
 IDENTIFIER_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._:-]{0,63}"
+EXCHANGE_RATE_PATTERN = r"[0-9]{1,12}(\.[0-9]{1,12})?\Z"
 LINE_NUMBER_MAX = 9_999
 SEQUENCE_MAX = 2**53 - 1
 MASKED_TEXT_LENGTH_MAX = 4_096
@@ -40,33 +48,97 @@ _LATEST_AHEAD = timedelta(days=3_653)
 _IDENTIFIER = re.compile(IDENTIFIER_PATTERN)
 # As grants.sign writes them: what is not even of this form may be a secret of another kind.
 _GRANT_FORM = re.compile(r"g[0-9]+\.[A-Za-z0-9]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
-_OPERATIONS = frozenset({Operation.REDEEM, Operation.RELEASE})
-_STATUSES = frozenset(
-    {TransactionStatus.CONCLUDED, TransactionStatus.SUSPENDED, TransactionStatus.TRAINING}
-)
+_OPERATIONS = frozenset(Operation)
+_STATUSES = frozenset(TransactionStatus)
+_WITHOUT_MONEY = frozenset({Operation.RELEASE, Operation.VOID})
+_NUMBER_CHARACTERS = string.ascii_letters + string.digits + " -._"
 _KINDS = frozenset(Kind)
-_ENVELOPE = frozenset({"store_id", "batch_id", "lines"})
+_ENVELOPE = frozenset({"store_id", "batch_id", "lines", "dry_run", "control_totals"})
+_KEY_MEMBERS = frozenset({"store_id", "terminal_id", "transaction_id", "line"})
+_EXCHANGE_RATE = re.compile(EXCHANGE_RATE_PATTERN)
+_REASON_LENGTH_MAX = 500
+_NAME_LENGTH_MAX = 256
+_NAMES_TOLD_MAX = 10
 _MEMBERS = frozenset(
     """terminal_id journal_id sequence transaction_id line status operation instrument_id kind
-    number amount_minor currency lock_id grant parameter_revision concluded_at""".split()
+    number amount_minor currency lock_id grant parameter_revision concluded_at original reason
+    tender_amount_minor tender_currency exchange_rate""".split()
 )
 
 
-def read_envelope(raw: object, *, lines_max: int) -> tuple[str, str, list[Any]]:
-    """Return store, batch and raw lines of a batch.
+@dataclass(frozen=True, slots=True)
+class ControlTotals:
+    """What the sender counted: lines, and the amounts of all of them by currency."""
 
-    Raises:  InvalidRequest with a pointer to each fault; TooLarge above ``lines_max``.
+    lines_count: int
+    amounts_minor: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """Who sends which batch, and what for; ``body_sha256`` is of the decompressed bytes."""
+
+    store_id: str
+    batch_id: str
+    body_sha256: bytes
+    dry_run: bool = False
+    control_totals: ControlTotals | None = None
+
+
+class MalformedLine(str):
+    """The text of a line that is no JSON."""
+
+    __slots__ = ()
+
+
+def read_batch(body: bytes, *, is_ndjson: bool, lines_max: int) -> tuple[Envelope, list[object]]:
+    """Return the envelope and the raw lines of a batch, JSON or NDJSON.
+
+    In NDJSON the first line is the envelope; a line that is no JSON (the last one, cut off) is a
+    `MalformedLine` and stops no other.
+
+    Raises:  MalformedBody; InvalidRequest with a pointer to each fault; TooLarge above
+             ``lines_max``.
     """
+    digest = hashlib.sha256(body).digest()
+    if is_ndjson:
+        first, *others = body.split(b"\n")
+        raw, lines = read_json(first), [_ndjson_line(one) for one in others if one.strip()]
+        if isinstance(raw, dict):
+            if "lines" in raw:  # or else those behind the envelope would be lost
+                raise InvalidRequest(
+                    errors=[{"pointer": "/lines", "detail": "must follow the envelope, one a line"}]
+                )
+            raw["lines"] = lines
+    else:
+        raw = read_json(body)
+    return _envelope(raw, digest, lines_max)
+
+
+def _ndjson_line(text: bytes) -> object:
+    try:
+        return read_json(text)
+    except MalformedBody:
+        # No text of the database can hold a NUL.
+        return MalformedLine(text.decode("utf-8", "replace").replace("\x00", "\ufffd"))
+
+
+def _envelope(raw: object, digest: bytes, lines_max: int) -> tuple[Envelope, list[object]]:
     if not isinstance(raw, dict):
         raise InvalidRequest(errors=[{"pointer": "", "detail": "must be an object"}])
     faults = {name: "is not a member of a batch" for name in raw if name not in _ENVELOPE}
     for name in ("store_id", "batch_id"):
         if not is_identifier(raw.get(name)):
             faults[name] = "must be 1 to 64 letters, digits or . _ : -"
+    if not isinstance(raw.get("dry_run", False), bool):
+        faults["dry_run"] = "must be true or false"
+    totals = _control_totals(raw.get("control_totals"))
+    if isinstance(totals, str):
+        faults["control_totals"] = totals
     lines = raw.get("lines")
     if not isinstance(lines, list) or not lines:
         faults["lines"] = "must be an array of at least one line"
-    if faults or not isinstance(lines, list):
+    if faults or not isinstance(lines, list) or isinstance(totals, str):
         raise InvalidRequest(
             errors=[
                 {"pointer": pointer_to(name), "detail": fault} for name, fault in faults.items()
@@ -74,7 +146,36 @@ def read_envelope(raw: object, *, lines_max: int) -> tuple[str, str, list[Any]]:
         )
     if len(lines) > lines_max:
         raise TooLarge(f"A batch has at most {lines_max} lines; send several batches.")
-    return raw["store_id"], raw["batch_id"], lines
+    envelope = Envelope(raw["store_id"], raw["batch_id"], digest, raw.get("dry_run", False), totals)
+    return envelope, lines
+
+
+def _control_totals(raw: object) -> ControlTotals | str | None:
+    """Return what the sender counted, or what is wrong with how it says so."""
+    if raw is None:
+        return None
+    amounts = raw.get("amounts_minor") if isinstance(raw, dict) else None
+    if (
+        not isinstance(raw, dict)
+        or set(raw) != {"lines_count", "amounts_minor"}
+        or type(raw["lines_count"]) is not int
+        or not isinstance(amounts, dict)
+        or not all(
+            currency in CURRENCY_EXPONENTS and type(amount) is int
+            for currency, amount in amounts.items()
+        )
+    ):
+        return "must have lines_count, and amounts_minor by currency"
+    return ControlTotals(raw["lines_count"], amounts)
+
+
+def totals_of(lines: Sequence[Line | UnreadableLine]) -> ControlTotals:
+    """Return what HQ counts: all lines, and the amounts of those that it can read."""
+    amounts: Counter[str] = Counter()
+    for line in lines:
+        if isinstance(line, Line) and line.currency != NO_CURRENCY:
+            amounts[line.currency] += line.amount_minor
+    return ControlTotals(len(lines), dict(amounts))
 
 
 def is_identifier(value: object) -> bool:
@@ -87,7 +188,7 @@ def pointer_to(*names: object) -> str:
 
     A name that is too long is cut; a card number in the wrong place is masked.
     """
-    shown = (mask(str(name))[:64] for name in names)
+    shown = (mask(str(name)[:_NAME_LENGTH_MAX])[:64] for name in names)
     return "".join("/" + name.replace("~", "~0").replace("/", "~1") for name in shown)
 
 
@@ -103,14 +204,25 @@ def read_line(
     Returns: the line, or the reason why it cannot be understood with its text, in which card
              numbers and grants are masked.
     """
+    if isinstance(raw, MalformedLine):
+        return UnreadableLine(store_id, position, _masked(raw), "the line is not JSON")
     try:
         if not isinstance(raw, dict):
             raise _Unreadable("a line must be an object")
         return _read(raw, position, store_id, keyring, now)
     except _Unreadable as reason:
         text = json.dumps(raw, ensure_ascii=True, separators=(",", ":"))
-        masked = mask(_GRANT_FORM.sub("***", text))
-        return UnreadableLine(store_id, position, masked[:MASKED_TEXT_LENGTH_MAX], str(reason))
+        return UnreadableLine(store_id, position, _masked(text), str(reason), _place(raw))
+
+
+def _masked(text: str) -> str:
+    """Return what may be kept of a text, cut first: the masking of a megabyte takes its time.
+
+    What the cut goes through is dropped, or half a card number would be no number any more.
+    """
+    if len(text) > MASKED_TEXT_LENGTH_MAX:
+        text = text[:MASKED_TEXT_LENGTH_MAX].rstrip(_NUMBER_CHARACTERS)
+    return mask(_GRANT_FORM.sub("***", text))
 
 
 def read_instant(text: object, now: datetime) -> datetime | None:
@@ -131,13 +243,15 @@ def _read(
     raw: Mapping[str, Any], position: int, store_id: str, keyring: Keyring, now: datetime
 ) -> Line:
     if not _MEMBERS.issuperset(raw):
-        unknown = ", ".join(sorted(mask(name)[:64] for name in set(raw) - _MEMBERS))
+        names = sorted(set(raw) - _MEMBERS)[:_NAMES_TOLD_MAX]
+        unknown = ", ".join(mask(name[:_NAME_LENGTH_MAX])[:64] for name in names)
         raise _Unreadable(f"unknown member {unknown}")
     operation = _choice(raw, "operation", _OPERATIONS, None)
     concluded_at = read_instant(raw.get("concluded_at"), now)
     if concluded_at is None:
         raise _Unreadable("concluded_at must be an instant with a zone, from 2000 on")
-    is_money = operation != Operation.RELEASE
+    is_money = operation not in _WITHOUT_MONEY
+    original = _original(raw, operation)
     return Line(
         key=BusinessKey(
             store_id,
@@ -157,6 +271,9 @@ def _read(
         journal_id=_identifier(raw, "journal_id"),
         sequence=_integer(raw, "sequence", 1, SEQUENCE_MAX),
         position=position,
+        original=original,
+        reason=_reason(raw, operation, original),
+        tender=_tender(raw),
     )
 
 
@@ -215,6 +332,62 @@ def _instrument_id(raw: Mapping[str, Any], keyring: Keyring) -> UUID:
     if normalised is None:
         raise _Unreadable("number must be 8 to 32 letters or digits")
     return keyring.instrument_id(kind, normalised)
+
+
+def _original(raw: Mapping[str, Any], operation: str) -> BusinessKey | None:
+    value = raw.get("original")
+    if value is None:
+        return None
+    if operation != Operation.REFUND:
+        raise _Unreadable("only a refund has an original")
+    if not isinstance(value, dict) or set(value) != _KEY_MEMBERS:
+        raise _Unreadable("original must have store_id, terminal_id, transaction_id and line")
+    return BusinessKey(
+        _identifier(value, "store_id"),
+        _identifier(value, "terminal_id"),
+        _identifier(value, "transaction_id"),
+        _integer(value, "line", 1, LINE_NUMBER_MAX),
+    )
+
+
+def _reason(raw: Mapping[str, Any], operation: str, original: BusinessKey | None) -> str | None:
+    value = raw.get("reason")
+    if value is None:
+        if operation == Operation.REFUND and original is None:
+            raise _Unreadable("a refund names its original, or a reason for having none")
+        return None
+    if not isinstance(value, str) or not 1 <= len(value) <= _REASON_LENGTH_MAX:
+        raise _Unreadable(f"reason must be a text of at most {_REASON_LENGTH_MAX} characters")
+    if not value.isprintable():
+        raise _Unreadable("reason must not have control characters")
+    return mask(value)
+
+
+def _tender(raw: Mapping[str, Any]) -> Tender | None:
+    told = [raw.get(name) for name in ("tender_amount_minor", "tender_currency", "exchange_rate")]
+    if told == [None, None, None]:
+        return None
+    amount_minor = _integer(raw, "tender_amount_minor", 1, AMOUNT_MINOR_MAX)
+    currency, rate = told[1], told[2]
+    if not isinstance(currency, str) or currency not in CURRENCY_EXPONENTS:
+        raise _Unreadable("tender_currency must be a code of ISO 4217")
+    if not isinstance(rate, str) or not _EXCHANGE_RATE.fullmatch(rate):
+        raise _Unreadable("exchange_rate must be a decimal text, for example 10.4375")
+    return Tender(amount_minor, currency, rate)
+
+
+def _place(raw: object) -> Place | None:
+    """Return where an unreadable line stands in its journal, if at least that can be read."""
+    if not isinstance(raw, dict):
+        return None
+    try:
+        return Place(
+            _identifier(raw, "terminal_id"),
+            _identifier(raw, "journal_id"),
+            _integer(raw, "sequence", 1, SEQUENCE_MAX),
+        )
+    except _Unreadable:
+        return None
 
 
 def _grant(raw: Mapping[str, Any]) -> str | None:

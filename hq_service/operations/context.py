@@ -5,10 +5,10 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 from hq_service.domain.actors import Actor
+from hq_service.domain.judgement import Context
 from hq_service.domain.keyring import Keyring
 from hq_service.domain.model import BusinessKey, Terminal
 from hq_service.domain.parameters import Parameters
-from hq_service.domain.settlement import Context
 from hq_service.store import parameters, terminals
 from hq_service.store.database import Connection
 
@@ -33,9 +33,18 @@ def online_context(key: BusinessKey, actor: Actor, keyring: Keyring, now: dateti
 
 
 def touch_if_due(
-    connection: Connection, terminal: Terminal, in_force: Parameters, now: datetime
-) -> None:
-    """Renew the lease of a terminal that was just heard of, unless that was done recently."""
+    connection: Connection,
+    key: BusinessKey,
+    last_seen_at: datetime | None,
+    in_force: Parameters,
+    now: datetime,
+) -> datetime:
+    """Renew the lease of a terminal that was just heard of, unless that was done recently.
+
+    Returns: when the terminal was last seen, as it is stored now.
+    """
     due_after = timedelta(seconds=in_force.lease_seconds / TOUCHES_PER_LEASE)
-    if terminal.last_seen_at is None or now - terminal.last_seen_at >= due_after:
-        terminals.touch(connection, terminal.store_id, terminal.terminal_id, now)
+    if last_seen_at is not None and now - last_seen_at < due_after:
+        return last_seen_at
+    terminals.touch(connection, key.store_id, key.terminal_id, now)
+    return now

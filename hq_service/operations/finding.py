@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hq_service.domain.errors import InvalidRequest
 from hq_service.domain.keyring import Keyring
-from hq_service.domain.model import Instrument
+from hq_service.domain.model import Instrument, InstrumentStatus
 from hq_service.domain.numbers import normalise
 from hq_service.store import instruments
 from hq_service.store.database import Connection
@@ -29,7 +29,8 @@ def find(connection: Connection, kind: str, number: str, keyring: Keyring) -> In
     """Return the instrument of a number; a used credit memo leads on to its remainder."""
     instrument = instruments.read(connection, keyring.instrument_id(kind, normalised(number)))
     for _ in range(REMAINDERS_MAX):
-        if instrument is None or instrument.remainder_id is None:
+        is_used = instrument is not None and instrument.status == InstrumentStatus.APPLIED
+        if instrument is None or not is_used or instrument.remainder_id is None:
             break
         instrument = instruments.read(connection, instrument.remainder_id)
     return instrument

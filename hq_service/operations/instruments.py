@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from hq_service.domain import issuing
+from hq_service.domain.actors import Actor
 from hq_service.domain.errors import InvalidRequest, NotFound, Refused
+from hq_service.domain.judgement import OnlineRefusal
 from hq_service.domain.keyring import Keyring
 from hq_service.domain.model import Instrument
-from hq_service.domain.settlement import OnlineRefusal
 from hq_service.operations.finding import find, normalised
 from hq_service.store import instruments, settlements
 from hq_service.store.database import Connection, confirm_durable, reading, transactional
@@ -42,7 +43,7 @@ class Issue:
 
 @dataclass(frozen=True, slots=True)
 class Issued:
-    """An issued instrument; ``made_number`` only when HQ made its number."""
+    """An issued instrument as it is now; ``made_number`` only when HQ made its number."""
 
     instrument: Instrument
     made_number: str | None
@@ -50,7 +51,9 @@ class Issued:
 
 
 @transactional
-def issue(connection: Connection, wish: Issue, keyring: Keyring, now: datetime) -> Issued:
+def issue(
+    connection: Connection, wish: Issue, actor: Actor, keyring: Keyring, now: datetime
+) -> Issued:
     """Issue a gift card or credit memo at headquarters, active and worth its amount at once.
 
     Raises:  InvalidRequest ``business_key_reused`` when the reference issued something else;
@@ -69,7 +72,7 @@ def issue(connection: Connection, wish: Issue, keyring: Keyring, now: datetime) 
         amount_minor=wish.amount_minor,
         now=now,
     )
-    instruments.claim_reference(connection, wish.reference, now)
+    instruments.claim_reference(connection, wish.reference, actor.name, now)
     # Inserted first: a racing issue of the same number waits here and is then seen below.
     is_new = instruments.insert(connection, [instrument], now) == 1
     known = settlements.read_results(connection, [key]).get(key, {})

@@ -3,31 +3,34 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from uuid import UUID
 
 from hq_service.domain import locking
 from hq_service.domain.actors import Actor
-from hq_service.domain.errors import Forbidden, NotFound, Refused, Unavailable
+from hq_service.domain.errors import Forbidden, InvalidRequest, NotFound, Refused, Unavailable
 from hq_service.domain.keyring import Keyring
 from hq_service.domain.locking import Acquisition, LockRefusal, LockRequest, LockState
 from hq_service.domain.model import (
     BusinessKey,
     EndedLock,
     Instrument,
+    Kind,
     Line,
     Lock,
     LockEnd,
     Operation,
+    Purpose,
+    newborn,
 )
-from hq_service.domain.numbers import uuid7
+from hq_service.domain.numbers import last4, uuid7
 from hq_service.domain.parameters import Parameters
 from hq_service.domain.reading import NO_CURRENCY
-from hq_service.domain.settlement import OnlineRefusal, conclude
-from hq_service.operations.context import online_context, touch_if_due
-from hq_service.operations.finding import find
-from hq_service.store import instruments, parameters, settlements, terminals
+from hq_service.operations.concluding import conclude_lines, refusal, require_terminal
+from hq_service.operations.context import touch_if_due
+from hq_service.operations.finding import find, normalised
+from hq_service.store import instruments, parameters, terminals
 from hq_service.store.database import Connection, confirm_durable, transactional
 from hq_service.store.terminals import LockFacts
 
@@ -40,7 +43,8 @@ class LockAnswer:
     """A lock that the terminal holds, and what it may do under it.
 
     ``is_new`` is false when the same business key had it already; ``grant`` is the signed right to
-    conclude offline, None when that is not permitted.
+    conclude offline, None when that is not permitted; ``made_number`` is the number that HQ made
+    for an issue, told to the terminal whose key made it and to nobody else.
     """
 
     instrument: Instrument
@@ -49,6 +53,7 @@ class LockAnswer:
     grant: str | None
     lease_ends_at: datetime
     lease_seconds: int
+    made_number: str | None = None
 
 
 @transactional
@@ -56,7 +61,7 @@ def acquire(
     connection: Connection,
     request: LockRequest,
     kind: str,
-    number: str,
+    number: str | None,
     actor: Actor,
     keyring: Keyring,
     now: datetime,
@@ -70,23 +75,30 @@ def acquire(
              changed under every attempt.
     """
     require_terminal(actor, request.key)
+    made_number = _number_to_make(request, kind, number, keyring)
     for _ in range(LOCK_ATTEMPTS):
-        instrument = find(connection, kind, number, keyring)
-        if instrument is None:
-            raise NotFound(code="instrument_not_found")
+        instrument = _find_or_create(
+            connection, request, kind, made_number or number or "", keyring, now
+        )
         facts = terminals.read_lock_facts(connection, request.key, instrument.lock)
         if facts is None or facts.terminal.retired:
             raise Forbidden("This register is retired or unknown.", code="terminal_retired")
         acquisition = _decide(request, instrument, facts, now)
         if acquisition.lock is None:
             raise _refused(acquisition, instrument.lock, facts, now)
-        if not acquisition.is_new:
-            confirm_durable(connection)
-            return _answer(acquisition.lock, instrument, facts, keyring, is_new=False)
-        if instruments.set_lock(connection, instrument, acquisition.lock):
+        if acquisition.is_new and not instruments.set_lock(
+            connection, instrument, acquisition.lock
+        ):
+            continue
+        if acquisition.is_new:
             _end_displaced(connection, instrument, acquisition, actor, now)
-            touch_if_due(connection, facts.terminal, _in_force(facts), now)
-            return _answer(acquisition.lock, instrument, facts, keyring, is_new=True)
+        else:
+            confirm_durable(connection)
+        last_seen_at = touch_if_due(
+            connection, request.key, facts.terminal.last_seen_at, _in_force(facts), now
+        )
+        answer = _answer(acquisition, instrument, facts, keyring, last_seen_at)
+        return replace(answer, made_number=made_number)
     raise Unavailable(
         "Other terminals keep changing this instrument. Repeat the request.",
         retry_after_seconds=RETRY_AFTER_SECONDS,
@@ -109,26 +121,57 @@ def release(
     """
     require_terminal(actor, key)
     line = Line(key, Operation.RELEASE, instrument_id, 0, NO_CURRENCY, lock_id=lock_id)
-    found, known = settlements.load(connection, [line], {})
-    context = online_context(key, actor, keyring, now)
-    settlement = conclude(line, found.get(instrument_id), known, context)
-    if isinstance(settlement, OnlineRefusal):
-        ended = instruments.read_lock_event(connection, instrument_id, lock_id)
-        if ended is not None and ended == (LockEnd.RELEASED, *key):
-            confirm_durable(connection)
-            return True
-        raise Refused(code=settlement)
-    with connection.pipeline():
-        settlements.save(connection, settlement, now)
-    return False
+    answers = conclude_lines(connection, [line], actor, keyring, now)
+    if isinstance(answers, list):
+        return False
+    ended = instruments.read_lock_event(connection, instrument_id, lock_id)
+    if ended is None or ended != (LockEnd.RELEASED, *key):
+        raise refusal(answers[0])
+    confirm_durable(connection)
+    return True
 
 
-def require_terminal(actor: Actor, key: BusinessKey) -> None:
-    """Refuse a terminal that speaks for another one."""
-    if not actor.speaks_for(key.store_id, key.terminal_id):
-        raise Forbidden(
-            "This API key may not speak for that store and terminal.", code="foreign_terminal"
-        )
+def _number_to_make(
+    request: LockRequest, kind: str, number: str | None, keyring: Keyring
+) -> str | None:
+    """Return the number that HQ makes for an issue, None if the till names one.
+
+    The numbers of credit memos are HQ's alone (Dynamics: issueCreditMemo returns the number).
+    """
+    if request.purpose != Purpose.ISSUE:
+        return None
+    if number is None:
+        return keyring.number_made_for(kind, request.key)
+    if kind == Kind.CREDIT_MEMO:
+        fault = {"pointer": "/number", "detail": "HQ makes the numbers of credit memos"}
+        raise InvalidRequest(errors=[fault])
+    return None
+
+
+def _find_or_create(
+    connection: Connection,
+    request: LockRequest,
+    kind: str,
+    number: str,
+    keyring: Keyring,
+    now: datetime,
+) -> Instrument:
+    """Return the instrument to lock; an issue creates it, pending and worth nothing."""
+    if request.purpose != Purpose.ISSUE:
+        instrument = find(connection, kind, number, keyring)
+        if instrument is None:
+            raise NotFound(code="instrument_not_found")
+        return instrument
+    normalised_number = normalised(number)
+    instrument_id = keyring.instrument_id(kind, normalised_number)
+    instrument = instruments.read(connection, instrument_id)
+    if instrument is None:
+        assert request.currency is not None  # the schema asks for it
+        instrument = newborn(instrument_id, kind, request.currency, last4(normalised_number))
+        instruments.insert(connection, [instrument], now)
+        # Another terminal's, if it was faster.
+        instrument = instruments.read(connection, instrument_id) or instrument
+    return instrument
 
 
 def _decide(
@@ -161,17 +204,20 @@ def _refused(
 ) -> Refused:
     if acquisition.refusal != LockRefusal.INSTRUMENT_LOCKED or held is None:
         return Refused(code=acquisition.refusal)
-    ends_at = locking.lease_ends_at(held, facts.holder_last_seen_at, _in_force(facts))
-    remaining = (ends_at - now) / timedelta(seconds=1)
+    in_force = _in_force(facts)
+    is_offline = acquisition.holder_state is LockState.SUSPECT
+    ends_at = locking.lease_ends_at(held, facts.holder_last_seen_at, in_force)
+    # One that is presumed offline frees the card when its batch comes: nobody knows when.
+    remaining = in_force.lease_seconds if is_offline else (ends_at - now) / timedelta(seconds=1)
     return Refused(
         code=acquisition.refusal,
         holder={
             "store_id": held.store_id,
             "terminal_id": held.terminal_id,
             "locked_at": held.locked_at,
-            "presumed_offline": acquisition.holder_state is LockState.SUSPECT,
+            "presumed_offline": is_offline,
         },
-        retry_after_seconds=min(max(1, int(remaining)), _in_force(facts).lease_seconds),
+        retry_after_seconds=min(max(1, int(remaining)), in_force.lease_seconds),
     )
 
 
@@ -191,15 +237,20 @@ def _end_displaced(
 
 
 def _answer(
-    lock: Lock, instrument: Instrument, facts: LockFacts, keyring: Keyring, *, is_new: bool
+    acquisition: Acquisition,
+    instrument: Instrument,
+    facts: LockFacts,
+    keyring: Keyring,
+    last_seen_at: datetime,
 ) -> LockAnswer:
+    lock = acquisition.lock
+    assert lock is not None  # a refusal was raised
     in_force = _in_force(facts)
     grant = locking.grant_of(lock, instrument)
-    last_seen_at = lock.locked_at if is_new else facts.terminal.last_seen_at
     return LockAnswer(
         instrument=instrument,
         lock=lock,
-        is_new=is_new,
+        is_new=acquisition.is_new,
         grant=keyring.sign(grant) if grant else None,
         lease_ends_at=locking.lease_ends_at(lock, last_seen_at, in_force),
         lease_seconds=in_force.lease_seconds,

@@ -7,42 +7,43 @@ batch again or by ``hq settle-pending``.
 
 from __future__ import annotations
 
-import hashlib
+import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 from hq_service.domain.actors import Actor
-from hq_service.domain.documents import read_json
-from hq_service.domain.errors import Forbidden, InvalidRequest, NotFound
+from hq_service.domain.errors import Forbidden, InvalidRequest, NotFound, TooLarge
+from hq_service.domain.journals import Journal
+from hq_service.domain.judgement import Context, Known
 from hq_service.domain.keyring import Keyring
-from hq_service.domain.model import Line, UnreadableLine
+from hq_service.domain.model import Instrument, Line, UnreadableLine
 from hq_service.domain.numbers import mask
-from hq_service.domain.reading import read_envelope, read_line
-from hq_service.domain.settlement import Context, LineResult, Outcome, settle
-from hq_service.store import batches, parameters, settlements, terminals
+from hq_service.domain.outcomes import NOTICE_CODES, Code, LineResult, Outcome
+from hq_service.domain.reading import ControlTotals, Envelope, read_batch, read_line, totals_of
+from hq_service.domain.settlement import settle
+from hq_service.store import batches, cases, journals, parameters, settlements, terminals
 from hq_service.store.batches import Batch
+from hq_service.store.cases import Notice
 from hq_service.store.database import Connection, confirm_durable, reading, transactional
 
+logger = logging.getLogger(__name__)
+
 PAGE_LINES_MAX = 1_000
+DRY_RUN_LINES_MAX = 10_000
+GAPS_TOLD_MAX = 20
 
 Lines = Sequence[Line | UnreadableLine]
-
-
-@dataclass(frozen=True, slots=True)
-class Envelope:
-    """Who sends which batch; ``body_sha256`` is of the decompressed bytes as they came."""
-
-    store_id: str
-    batch_id: str
-    body_sha256: bytes
+Judged = Sequence[tuple[Line | UnreadableLine, LineResult]]
 
 
 @dataclass(frozen=True, slots=True)
 class BatchState:
-    """What HQ knows of a batch: how far it is settled and what its lines came to."""
+    """What HQ knows of a batch: how far it is settled, what its lines came to, and up to where
+    the journals that it continued have arrived.
+    """
 
     store_id: str
     batch_id: str
@@ -51,54 +52,144 @@ class BatchState:
     lines_count: int
     settled_count: int
     counts: Mapping[str, int]
+    journals: Mapping[tuple[str, str], Journal]
 
 
-def post(
-    body: bytes,
-    actor: Actor,
-    keyring: Keyring,
-    now: datetime,
-    *,
-    lines_max: int,
-    chunk_lines: int,
-) -> tuple[Envelope, bool]:
-    """Receive a batch and settle it; earlier unsettled batches of the store come first.
+def read(
+    body: bytes, keyring: Keyring, now: datetime, *, is_ndjson: bool, lines_max: int
+) -> tuple[Envelope, list[Line | UnreadableLine]]:
+    """Return the envelope and the lines of a batch; the card numbers in them are gone.
 
-    Returns: the envelope, and whether the batch is new: a repeat of the same bytes changes
-             nothing.
-    Raises:  MalformedBody, InvalidRequest, TooLarge for a body that is no batch; Forbidden for
-             another store; InvalidRequest ``batch_id_reused`` for other bytes under the same id.
+    Raises:  MalformedBody, InvalidRequest, TooLarge for a body that is no batch.
     """
-    store_id, batch_id, raw_lines = read_envelope(read_json(body), lines_max=lines_max)
-    envelope = Envelope(store_id, batch_id, hashlib.sha256(body).digest())
+    envelope, raw_lines = read_batch(body, is_ndjson=is_ndjson, lines_max=lines_max)
     lines = [
-        read_line(raw, position, store_id, keyring, now) for position, raw in enumerate(raw_lines)
+        read_line(raw, position, envelope.store_id, keyring, now)
+        for position, raw in enumerate(raw_lines)
     ]
-    is_new = _receive(envelope, lines, actor, now)
+    return envelope, lines
+
+
+@transactional
+def receive(
+    connection: Connection, envelope: Envelope, lines: Lines, actor: Actor, now: datetime
+) -> bool:
+    """Keep a batch, before anything of it is judged; return whether it is new.
+
+    Raises:  Forbidden for another store; InvalidRequest ``batch_id_reused`` for other bytes under
+             the same id.
+    """
+    _require_store(envelope.store_id, actor)
+    header = {
+        "store_id": envelope.store_id,
+        "batch_id": envelope.batch_id,
+        "body_sha256": envelope.body_sha256,
+        "lines_count": len(lines),
+        "received_at": now,
+        "received_by": actor.name,
+        "parameters_revision": parameters.latest_revision(envelope.store_id),
+        "sender_terminal_id": actor.terminal_id,
+        "control_totals": _control_totals(envelope.control_totals, lines),
+    }
+    if batches.receive(header, lines):
+        return True
+    known = batches.get(envelope.store_id, envelope.batch_id)
+    if known is None or known.body_sha256 != envelope.body_sha256:
+        raise InvalidRequest(code="batch_id_reused")
+    confirm_durable(connection)
+    return False
+
+
+def settle_store(
+    store_id: str, batch_id: str, keyring: Keyring, now: datetime, *, chunk_lines: int
+) -> None:
+    """Settle a batch, after every other unsettled one of its store, in order of arrival.
+
+    Another one that cannot be settled is logged and stays for `settle_pending`: it must not keep
+    this one waiting.
+    """
     for pending_store_id, pending_batch_id in _unsettled(store_id):
-        settle_batch(pending_store_id, pending_batch_id, keyring, now, chunk_lines=chunk_lines)
-    return envelope, is_new
+        if pending_batch_id != batch_id:
+            _try(pending_store_id, pending_batch_id, keyring, now, chunk_lines)
+    settle_batch(store_id, batch_id, keyring, now, chunk_lines=chunk_lines)
 
 
-def settle_pending(keyring: Keyring, now: datetime, *, chunk_lines: int) -> list[tuple[str, str]]:
-    """Finish every batch that a crash left unsettled; return (store, batch) of each."""
-    pending = _unsettled(None)
-    for store_id, batch_id in pending:
+def settle_pending(
+    keyring: Keyring, now: datetime, *, chunk_lines: int
+) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
+    """Finish every batch that a crash left unsettled; return (store, batch) of those that are
+    settled now, and of those that still are not.
+    """
+    settled: list[tuple[str, str]] = []
+    failed: list[tuple[str, str]] = []
+    for store_id, batch_id in _unsettled(None):
+        is_settled = _try(store_id, batch_id, keyring, now, chunk_lines)
+        (settled if is_settled else failed).append((store_id, batch_id))
+    return settled, failed
+
+
+def _try(store_id: str, batch_id: str, keyring: Keyring, now: datetime, chunk_lines: int) -> bool:
+    try:
         settle_batch(store_id, batch_id, keyring, now, chunk_lines=chunk_lines)
-    return pending
+    except Exception as error:  # noqa: BLE001 - whatever it is, the other batches go on
+        logger.error(
+            "a batch cannot be settled",
+            extra={
+                "action": "settle",
+                "store_id": store_id,
+                "batch_id": batch_id,
+                "error": type(error).__name__,
+            },
+        )
+        return False
+    return True
 
 
 def settle_batch(
     store_id: str, batch_id: str, keyring: Keyring, now: datetime, *, chunk_lines: int
 ) -> None:
     """Settle what is left of a received batch, chunk by chunk, each its own transaction."""
-    ordered = sorted(_stored_lines(store_id, batch_id), key=_settlement_order)
+    ordered = sorted(_stored_lines(store_id, batch_id), key=settlement_order)
     while not _settle_chunk(store_id, batch_id, ordered, keyring, now, chunk_lines):
         pass
 
 
 @reading
-def state(_connection: Connection, store_id: str, batch_id: str, actor: Actor) -> BatchState:
+def dry_run(
+    connection: Connection,
+    envelope: Envelope,
+    lines: Lines,
+    actor: Actor,
+    keyring: Keyring,
+    now: datetime,
+) -> list[tuple[Line | UnreadableLine, LineResult]]:
+    """Return what a batch would come to now, in the sender's order; write and lock nothing.
+
+    Raises:  Forbidden for another store; TooLarge above `DRY_RUN_LINES_MAX`.
+    """
+    _require_store(envelope.store_id, actor)
+    if len(lines) > DRY_RUN_LINES_MAX:
+        raise TooLarge(f"A dry run takes at most {DRY_RUN_LINES_MAX} lines; try a part.")
+    ordered = sorted(lines, key=settlement_order)
+    readable = [line for line in ordered if isinstance(line, Line)]
+    revision = parameters.latest_revision(envelope.store_id)
+    context = settling_context(
+        envelope.store_id, actor.terminal_id, revision, now, actor.name, ordered, keyring, now
+    )
+    found, known = settlements.load(
+        connection, readable, named_lock_ids(readable, keyring), for_update=False
+    )
+    known.journals = journals.read(connection, envelope.store_id)
+    settlement = settle(ordered, found, known, context)
+    judged = [
+        (_as_kept(line, result), result)
+        for line, result in zip(ordered, settlement.results, strict=True)
+    ]
+    return sorted(judged, key=lambda pair: pair[0].position)
+
+
+@reading
+def state(connection: Connection, store_id: str, batch_id: str, actor: Actor) -> BatchState:
     """Return how far a batch is settled.
 
     Raises:  NotFound: the same for a batch that does not exist and for another store's.
@@ -113,7 +204,8 @@ def state(_connection: Connection, store_id: str, batch_id: str, actor: Actor) -
         settled_at=batch.settled_at,
         lines_count=batch.lines_count,
         settled_count=batch.settled_count,
-        counts=batches.count_outcomes(_connection, store_id, batch_id),
+        counts=batches.count_outcomes(connection, store_id, batch_id),
+        journals=journals.read(connection, store_id, batch_id),
     )
 
 
@@ -131,31 +223,70 @@ def lines(
     return batches.read_lines(connection, store_id, batch_id, after=after, limit=limit)
 
 
-@transactional
-def _receive(
-    connection: Connection, envelope: Envelope, received: Lines, actor: Actor, now: datetime
-) -> bool:
-    if not actor.speaks_for_store(envelope.store_id) or not terminals.store_exists(
-        envelope.store_id
-    ):
+def settlement_order(line: Line | UnreadableLine) -> tuple[str, str, int, int]:
+    """Return the place of a line in the order in which a batch is settled."""
+    if line.place is None:
+        return ("", "", 0, line.position)
+    return (*line.place, line.position)
+
+
+def settling_context(
+    store_id: str,
+    sender_terminal_id: str | None,
+    revision: int,
+    received_at: datetime,
+    received_by: str,
+    lines: Lines,
+    keyring: Keyring,
+    now: datetime,
+) -> Context:
+    """Return what the lines of a batch are judged by."""
+    speaking = {line.place.terminal_id for line in lines if line.place is not None}
+    if sender_terminal_id is not None:
+        speaking &= {sender_terminal_id}
+    known = terminals.of_store(store_id, speaking, received_at)
+    return Context(
+        received_at=received_at,
+        now=now,
+        parameters=parameters.in_force_at(store_id, revision),
+        terminals={key: one for key, one in known.items() if not one.retired},
+        parameters_at=parameters.all_of_store(store_id),
+        keyring=keyring,
+        actor=received_by,
+    )
+
+
+def named_lock_ids(readable: Sequence[Line], keyring: Keyring) -> list[tuple[int, UUID]]:
+    """Return the locks that lines and their grants name, with the line's place."""
+    named = []
+    for place, line in enumerate(readable):
+        if line.lock_id is not None:
+            named.append((place, line.lock_id))
+        grant = keyring.grant(line.grant, line.key) if line.grant is not None else None
+        if grant is not None:
+            named.append((place, grant.lock_id))
+    return named
+
+
+def _require_store(store_id: str, actor: Actor) -> None:
+    if not actor.speaks_for_store(store_id) or not terminals.store_exists(store_id):
         raise Forbidden("This API key may not speak for that store.", code="foreign_store")
-    header = {
-        "store_id": envelope.store_id,
-        "batch_id": envelope.batch_id,
-        "body_sha256": envelope.body_sha256,
-        "lines_count": len(received),
-        "received_at": now,
-        "received_by": actor.name,
-        "parameters_revision": parameters.latest_revision(envelope.store_id),
-        "sender_terminal_id": actor.terminal_id,
+
+
+def _control_totals(sent: ControlTotals | None, lines: Lines) -> dict[str, Any] | None:
+    """Return what the sender and HQ counted, None if they agree or the sender did not count."""
+    if sent is None:
+        return None
+    counted = totals_of(lines)
+    if sent == counted:
+        return None
+    return {
+        "sent": {"lines_count": sent.lines_count, "amounts_minor": dict(sent.amounts_minor)},
+        "counted": {
+            "lines_count": counted.lines_count,
+            "amounts_minor": dict(counted.amounts_minor),
+        },
     }
-    if batches.receive(header, received):
-        return True
-    known = batches.get(envelope.store_id, envelope.batch_id)
-    if known is None or known.body_sha256 != envelope.body_sha256:
-        raise InvalidRequest(code="batch_id_reused")
-    confirm_durable(connection)
-    return False
 
 
 @reading
@@ -168,12 +299,6 @@ def _stored_lines(
     _connection: Connection, store_id: str, batch_id: str
 ) -> list[Line | UnreadableLine]:
     return batches.lines_of(store_id, batch_id)
-
-
-def _settlement_order(line: Line | UnreadableLine) -> tuple[str, str, int, int]:
-    if isinstance(line, UnreadableLine):
-        return ("", "", 0, line.position)
-    return (line.key.terminal_id, line.journal_id or "", line.sequence or 0, line.position)
 
 
 @transactional
@@ -191,64 +316,62 @@ def _settle_chunk(
     if batch is None or batch.settled_at is not None:
         return True
     chunk = ordered[batch.settled_count : batch.settled_count + chunk_lines]
-    readable = [line for line in chunk if isinstance(line, Line)]
-    context = _context(batch, readable, keyring, now)
-    found, known = settlements.load(connection, readable, _named_lock_ids(readable, keyring))
+    context = settling_context(
+        store_id,
+        batch.sender_terminal_id,
+        batch.parameters_revision,
+        batch.received_at,
+        batch.received_by,
+        chunk,
+        keyring,
+        now,
+    )
+    found, known = _load(connection, store_id, chunk, context, keyring)
     settlement = settle(chunk, found, known, context)
     judged = list(zip(chunk, settlement.results, strict=True))
     with connection.pipeline():
-        settlements.save(connection, settlement, now)
+        # Results first: they open the cases that a void further down the chunk closes.
         _save_results(connection, batch_id, judged, now)
+        settlements.save(connection, settlement, now, batch.received_by)
+        if settlement.journals:
+            journals.update(connection, store_id, settlement.journals)
     batch.settled_count += len(chunk)
     if batch.settled_count == batch.lines_count:
         batch.settled_at = now
+        _look_for_gaps(connection, batch, ordered, now)
     return batch.settled_at is not None
 
 
-def _context(batch: Batch, readable: Sequence[Line], keyring: Keyring, now: datetime) -> Context:
-    speaking = {line.key.terminal_id for line in readable}
-    if batch.sender_terminal_id is not None:
-        speaking &= {batch.sender_terminal_id}
-    known = terminals.of_store(batch.store_id, speaking)
-    return Context(
-        received_at=batch.received_at,
-        now=now,
-        parameters=parameters.in_force_at(batch.store_id, batch.parameters_revision),
-        terminals={key: one for key, one in known.items() if not one.retired},
-        parameters_at=parameters.all_of_store(batch.store_id),
-        keyring=keyring,
-        actor=batch.received_by,
-    )
+def _load(
+    connection: Connection, store_id: str, chunk: Lines, context: Context, keyring: Keyring
+) -> tuple[dict[UUID, Instrument], Known]:
+    """Lock the journals that a chunk continues, then its instruments, and read what is known."""
+    names = {
+        (line.place.terminal_id, line.place.journal_id)
+        for line in chunk
+        if line.place is not None and (store_id, line.place.terminal_id) in context.terminals
+    }
+    continued = journals.load_for_update(connection, store_id, names) if names else {}
+    readable = [line for line in chunk if isinstance(line, Line)]
+    found, known = settlements.load(connection, readable, named_lock_ids(readable, keyring))
+    known.journals = continued
+    return found, known
 
 
-def _named_lock_ids(readable: Sequence[Line], keyring: Keyring) -> dict[int, UUID]:
-    named = {}
-    for place, line in enumerate(readable):
-        if line.lock_id is not None:
-            named[place] = line.lock_id
-        elif line.grant is not None:
-            grant = keyring.grant(line.grant, line.key)
-            if grant is not None:
-                named[place] = grant.lock_id
-    return named
-
-
-def _save_results(
-    connection: Connection,
-    batch_id: str,
-    judged: Sequence[tuple[Line | UnreadableLine, LineResult]],
-    now: datetime,
-) -> None:
+def _save_results(connection: Connection, batch_id: str, judged: Judged, now: datetime) -> None:
     settled: list[tuple[Line, LineResult]] = []
     quarantined: list[tuple[UnreadableLine, LineResult]] = []
     opened: list[tuple[Line | UnreadableLine, LineResult]] = []
+    notices: dict[tuple[str, str], int] = {}
     for line, result in judged:
-        if isinstance(line, UnreadableLine):
-            quarantined.append((line, result))
-        elif result.outcome == Outcome.QUARANTINED:
-            quarantined.append((_not_spoken_for(line), result))
+        kept = _as_kept(line, result)
+        if isinstance(kept, UnreadableLine):
+            quarantined.append((kept, result))
         else:
-            settled.append((line, result))
+            settled.append((kept, result))
+            for code in NOTICE_CODES.intersection(result.codes):
+                told = (code, kept.key.terminal_id)
+                notices[told] = notices.get(told, 0) + (result.outcome != Outcome.DUPLICATE)
         if result.case_id is not None and result.outcome != Outcome.DUPLICATE:
             opened.append((line, result))
     if settled:
@@ -256,15 +379,50 @@ def _save_results(
     if quarantined:
         batches.insert_quarantined(connection, batch_id, quarantined, now)
     if opened:
-        batches.insert_cases(connection, batch_id, opened, now)
+        cases.insert(connection, batch_id, opened, now)
+    told_of = [
+        Notice(code, terminal_id, f"{count} lines or more")
+        for (code, terminal_id), count in notices.items()
+        if count
+    ]
+    if told_of:
+        store_id = settled[0][0].key.store_id
+        cases.insert_notices(connection, store_id, batch_id, told_of, now)
 
 
-def _not_spoken_for(line: Line) -> UnreadableLine:
-    """Return a readable line of a terminal that the sender may not speak for, as text."""
-    text = mask(repr(batches.packed(replace(line, grant=None))))
+def _look_for_gaps(connection: Connection, batch: Batch, ordered: Lines, now: datetime) -> None:
+    """Tell of what is missing in the journals that a settled batch continued, and of totals that
+    do not agree; close what was told of gaps that are filled now.
+    """
+    terminal_ids = {line.place.terminal_id for line in ordered if line.place is not None}
+    gaps: dict[str, list[str]] = {}
+    for (terminal_id, journal_id), journal in journals.read(connection, batch.store_id).items():
+        for first, last in journal.gaps() if terminal_id in terminal_ids else ():
+            gaps.setdefault(terminal_id, []).append(f"{journal_id} {first}-{last}")
+    notices = [
+        Notice(Code.SEQUENCE_GAP, terminal_id, "; ".join(missing[:GAPS_TOLD_MAX]))
+        for terminal_id, missing in gaps.items()
+    ]
+    if batch.control_totals is not None:
+        detail = f"sent {batch.control_totals['sent']}, counted {batch.control_totals['counted']}"
+        notices.append(Notice(Code.CONTROL_TOTAL_MISMATCH, "", detail))
+    if notices:
+        cases.insert_notices(connection, batch.store_id, batch.batch_id, notices, now)
+    complete = sorted(terminal_ids - set(gaps))
+    if complete:
+        cases.close_gap_notices(connection, batch.store_id, complete, now)
+
+
+def _as_kept(line: Line | UnreadableLine, result: LineResult) -> Line | UnreadableLine:
+    """Return a line as it is kept: one of a terminal that the sender may not speak for as text."""
+    if isinstance(line, UnreadableLine) or result.outcome != Outcome.QUARANTINED:
+        return line
+    text = mask(batches.text_of(line))
     return UnreadableLine(
         line.key.store_id,
         line.position,
         text,
         "the sender may not speak for this terminal, or it is unknown or retired",
+        line.place,
+        line.key,
     )

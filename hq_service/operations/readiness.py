@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime
 
 from hq_service.store import readiness
@@ -9,6 +10,6 @@ from hq_service.store.database import Connection, reading
 
 
 @reading
-def check(connection: Connection, now: datetime) -> dict[str, str]:
+def check(connection: Connection, clock: Callable[[], datetime]) -> dict[str, str]:
     """Return what was checked: name to ``ok`` or to what to do."""
-    return readiness.check(connection, now)
+    return readiness.check(connection, clock)

@@ -1,7 +1,7 @@
 """Arrays for PostgreSQL, written as text literals.
 
 The driver adapts a list element by element, at about 2 us each; a literal costs a fraction, and
-handing over values is what dominates a batch otherwise (measured: docs/architecture.md).
+handing over values is what dominates a batch otherwise.
 """
 
 from __future__ import annotations

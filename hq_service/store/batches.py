@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -11,12 +12,13 @@ import orjson
 from sqlalchemy import select
 from sqlalchemy.dialects.postgresql import insert
 
-from hq_service.domain.model import BusinessKey, Line, UnreadableLine
+from hq_service.domain.model import BusinessKey, Line, Place, Tender, UnreadableLine
 from hq_service.domain.numbers import bucket_of
-from hq_service.domain.settlement import LineResult
+from hq_service.domain.outcomes import LineResult
 from hq_service.store import tables
 from hq_service.store.arrays import instant_array, plain_array, text_array
 from hq_service.store.database import Connection, db
+from hq_service.store.settlements import tender_arrays
 from hq_service.store.statements import statement
 
 PART_LINES = 2_000
@@ -81,10 +83,27 @@ def lines_of(store_id: str, batch_id: str) -> list[Line | UnreadableLine]:
     return [_unpacked(store_id, one) for part in parts for one in orjson.loads(part)]
 
 
+def line_at(store_id: str, batch_id: str, position: int) -> Line | UnreadableLine | None:
+    """Return one line of a batch as received, by its place in the sender's array."""
+    stored = db.session.scalar(
+        select(tables.OfflineBatchPart.lines).where(
+            tables.OfflineBatchPart.store_id == store_id,
+            tables.OfflineBatchPart.batch_id == batch_id,
+            tables.OfflineBatchPart.part == position // PART_LINES,
+        )
+    )
+    return _unpacked(store_id, orjson.loads(stored)[position % PART_LINES]) if stored else None
+
+
+def text_of(line: Line) -> str:
+    """Return a line as text, without its grant."""
+    return orjson.dumps(packed(replace(line, grant=None))).decode()
+
+
 def packed(line: Line | UnreadableLine) -> list[Any]:
     """Return a line as it is stored: a list that JSON can hold."""
     if isinstance(line, UnreadableLine):
-        return [line.position, line.masked_text, line.reason]
+        return [line.position, line.masked_text, line.reason, _listed(line.place)]
     return [
         line.position,
         line.key.terminal_id,
@@ -96,20 +115,31 @@ def packed(line: Line | UnreadableLine) -> list[Any]:
         line.currency,
         line.status,
         line.lock_id,
-        line.original,
+        _listed(line.original),
         line.grant,
         line.parameter_revision,
         line.concluded_at,
         line.journal_id,
         line.sequence,
+        line.reason,
+        _listed(line.tender),
     ]
 
 
+def _listed(named: tuple[Any, ...] | None) -> list[Any] | None:
+    # orjson writes tuples, but no named ones.
+    return None if named is None else list(named)
+
+
 def _unpacked(store_id: str, stored: list[Any]) -> Line | UnreadableLine:
-    if len(stored) == 3:
-        return UnreadableLine(store_id, *stored)
+    if len(stored) == 4:
+        position, masked_text, reason, place = stored
+        return UnreadableLine(
+            store_id, position, masked_text, reason, Place(*place) if place else None
+        )
     position, terminal_id, transaction_id, number, operation, instrument_id, *rest = stored
-    amount, currency, status, lock_id, original, grant, revision, concluded, journal, seq = rest
+    amount, currency, status, lock_id, original, grant, revision, concluded, *rest = rest
+    journal_id, sequence, reason, tender = rest
     return Line(
         key=BusinessKey(store_id, terminal_id, transaction_id, number),
         operation=operation,
@@ -122,9 +152,11 @@ def _unpacked(store_id: str, stored: list[Any]) -> Line | UnreadableLine:
         grant=grant,
         parameter_revision=revision,
         concluded_at=datetime.fromisoformat(concluded) if concluded else None,
-        journal_id=journal,
-        sequence=seq,
+        journal_id=journal_id,
+        sequence=sequence,
         position=position,
+        reason=reason,
+        tender=Tender(*tender) if tender else None,
     )
 
 
@@ -167,6 +199,8 @@ def insert_lines(
             "original_terminal_ids": text_array(one[1] for one in originals),
             "original_transaction_ids": text_array(one[2] for one in originals),
             "original_lines": plain_array(one[3] for one in originals),
+            "reasons": text_array(line.reason for line in lines),
+            **tender_arrays(line.tender for line in lines),
         },
     )
 
@@ -178,6 +212,8 @@ def insert_quarantined(
     now: datetime,
 ) -> None:
     """Append quarantined lines. Call it inside a pipeline."""
+    places = [line.place for line, _ in quarantined]
+    keys = [line.key for line, _ in quarantined]
     connection.execute(
         statement("insert_quarantined_lines"),
         {
@@ -189,43 +225,11 @@ def insert_quarantined(
             "reasons": text_array(line.reason for line, _ in quarantined),
             "masked_texts": text_array(line.masked_text for line, _ in quarantined),
             "case_ids": plain_array(result.case_id for _, result in quarantined),
-        },
-    )
-
-
-def insert_cases(
-    connection: Connection,
-    batch_id: str | None,
-    opened: Sequence[tuple[Line | UnreadableLine, LineResult]],
-    now: datetime,
-) -> None:
-    """Open cases; one that is there already stays as it is. Call it inside a pipeline."""
-    readable = [line if isinstance(line, Line) else None for line, _ in opened]
-    results = [result for _, result in opened]
-    connection.execute(
-        statement("insert_cases"),
-        {
-            "batch_id": batch_id,
-            "opened_at": now,
-            "case_ids": plain_array(result.case_id for result in results),
-            "outcomes": text_array(result.outcome for result in results),
-            "codes": text_array(" ".join(result.codes) for result in results),
-            "store_ids": text_array(
-                line.key.store_id if isinstance(line, Line) else line.store_id for line, _ in opened
-            ),
-            "terminal_ids": text_array(line.key.terminal_id if line else None for line in readable),
-            "transaction_ids": text_array(
-                line.key.transaction_id if line else None for line in readable
-            ),
-            "lines": plain_array(line.key.line if line else None for line in readable),
-            "operations": text_array(line.operation if line else None for line in readable),
-            "instrument_ids": plain_array(
-                line.instrument_id if line else None for line in readable
-            ),
-            "amounts_minor": plain_array(line.amount_minor if line else None for line in readable),
-            "shortfalls_minor": plain_array(result.shortfall_minor for result in results),
-            "currencies": text_array(line.currency if line else None for line in readable),
-            "positions": plain_array(line.position for line, _ in opened),
+            "terminal_ids": text_array(place.terminal_id if place else None for place in places),
+            "transaction_ids": text_array(key.transaction_id if key else None for key in keys),
+            "lines": plain_array(key.line if key else None for key in keys),
+            "journal_ids": text_array(place.journal_id if place else None for place in places),
+            "sequences": plain_array(place.sequence if place else None for place in places),
         },
     )
 

@@ -26,12 +26,14 @@ from hq_service.store.watchdog import CommitWatchdog
 MAX_ATTEMPTS = 3
 RETRY_AFTER_SECONDS = 2
 
-# Serialization failure, deadlock, lock time-out, a unique key that slipped in meanwhile: nothing
-# was done, and the whole, tried again, reads what it could not see.
-_RETRYABLE = frozenset({"40001", "40P01", "55P03", "23505"})
+# Serialization failure, deadlock, lock time-out; and statement time-out.
+_BUSY = frozenset({"40001", "40P01", "55P03", "57014"})
+# Nothing was done, and the whole, tried again, reads what it could not see: also a unique key that
+# slipped in meanwhile. One that is still there after the last attempt is a defect, and not told as
+# a busy database.
+_RETRYABLE = (_BUSY - {"57014"}) | {"23505"}
 # Connection trouble, resources, shutdown: the database is away or full, and will be back.
 _AWAY = ("08", "53", "57P")
-_QUERY_CANCELLED = "57014"
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -186,9 +188,7 @@ def _translate(error: Exception) -> NoReturn:
     is_away = sqlstate is None and isinstance(
         original, psycopg.OperationalError | psycopg.InterfaceError | sqlalchemy.exc.TimeoutError
     )
-    is_busy = sqlstate is not None and (
-        sqlstate in _RETRYABLE or sqlstate.startswith(_AWAY) or sqlstate == _QUERY_CANCELLED
-    )
+    is_busy = sqlstate is not None and (sqlstate in _BUSY or sqlstate.startswith(_AWAY))
     if is_away or is_busy:
         raise Unavailable(
             "The database is away or too busy; this request was not applied. Repeat it with the"

@@ -23,14 +23,14 @@ def read(connection: Connection, instrument_id: UUID) -> Instrument | None:
     return instrument_from(row) if row else None
 
 
-def load_for_update(connection: Connection, ids: Iterable[UUID]) -> Any:
-    """Send the statement that locks the rows of some instruments, in id order.
+def load(connection: Connection, ids: Iterable[UUID], *, for_update: bool) -> Any:
+    """Send the statement that reads some instruments; ``for_update`` locks their rows, in id order.
 
     Returns: a cursor whose rows `instrument_from` reads, so that a pipeline can go on.
     """
     wanted = sorted(set(ids))
     return connection.execute(
-        statement("load_instruments_for_update"),
+        statement("load_instruments_for_update" if for_update else "read_instruments"),
         {
             "buckets": plain_array(map(bucket_of, wanted)),
             "instrument_ids": plain_array(wanted),
@@ -64,9 +64,10 @@ def insert(connection: Connection, created: Sequence[Instrument], now: datetime)
     return cursor.rowcount
 
 
-def claim_reference(connection: Connection, reference: str, now: datetime) -> None:
+def claim_reference(connection: Connection, reference: str, actor: str, now: datetime) -> None:
     """Claim the reference of an issue; another claim of it waits until this one is decided."""
-    connection.execute(statement("claim_reference"), {"reference": reference, "now": now})
+    claimed = {"reference": reference, "actor": actor, "now": now}
+    connection.execute(statement("claim_reference"), claimed)
 
 
 def update(connection: Connection, changed: Sequence[Instrument]) -> None:

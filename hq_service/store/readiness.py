@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 
 from hq_service.store.database import Connection
 
-SCHEMA_HEAD = "0001"
+SCHEMA_HEAD = "0002"
 """The migration that this code needs; a test compares it with ``migrations/``."""
 
 SERVER_VERSION_MIN = 150_000
@@ -31,8 +31,11 @@ def set_role_settings(connection: Connection) -> None:
         connection.execute(f"ALTER ROLE CURRENT_USER SET {name} = '{value}'".encode())
 
 
-def check(connection: Connection, now: datetime) -> dict[str, str]:
-    """Return what was checked: name to ``ok`` or to a sentence that says what to do."""
+def check(connection: Connection, clock: Callable[[], datetime]) -> dict[str, str]:
+    """Return what was checked: name to ``ok`` or to a sentence that says what to do.
+
+    ``clock`` is read beside the database's: waiting for a connection is no difference of clocks.
+    """
     row = connection.execute(
         "SELECT current_setting('server_version_num')::int, pg_is_in_recovery(),"
         " clock_timestamp(), to_regclass('alembic_version') IS NOT NULL"
@@ -46,7 +49,7 @@ def check(connection: Connection, now: datetime) -> dict[str, str]:
         "primary": "ok" if not is_standby else "a standby; point DATABASE_URL at the primary",
         "clocks": (
             "ok"
-            if abs(database_now - now) <= CLOCK_DIFFERENCE_MAX
+            if abs(database_now - clock()) <= CLOCK_DIFFERENCE_MAX
             else "the clocks of application and database differ; synchronise both"
         ),
         "schema": _schema(connection) if is_migrated else "run `hq db migrate`",

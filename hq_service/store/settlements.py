@@ -7,16 +7,20 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from hq_service.domain.model import BusinessKey, Content, Instrument, Line, Posting
-from hq_service.domain.numbers import bucket_of
-from hq_service.domain.settlement import (
-    GoneLock,
-    Known,
-    LineResult,
-    Outcome,
-    Settlement,
-    case_id_of,
+from hq_service.domain.judgement import GoneLock, Known
+from hq_service.domain.model import (
+    BusinessKey,
+    Content,
+    Instrument,
+    Line,
+    Posting,
+    Tender,
+    Void,
+    newborn,
 )
+from hq_service.domain.numbers import bucket_of
+from hq_service.domain.outcomes import LineResult, Outcome, case_id_of
+from hq_service.domain.settlement import Settlement
 from hq_service.store import instruments
 from hq_service.store.arrays import instant_array, plain_array, text_array
 from hq_service.store.database import Connection
@@ -24,26 +28,56 @@ from hq_service.store.statements import statement
 
 
 def load(
-    connection: Connection, lines: Sequence[Line], named_lock_ids: Mapping[int, UUID]
+    connection: Connection,
+    lines: Sequence[Line],
+    named_lock_ids: Sequence[tuple[int, UUID]],
+    *,
+    for_update: bool = True,
 ) -> tuple[dict[UUID, Instrument], Known]:
     """Lock the rows of the instruments that the lines touch, then read what is known of them.
 
     The keys are read by later statements than the row locks: in one and the same statement a
-    racing duplicate would not be seen.
+    racing duplicate would not be seen. The instrument of a linked refund's original is locked,
+    too: two refunds of one line, on two cards, wait for each other there.
 
-    Shapes:  ``named_lock_ids`` place in ``lines`` -> the lock that the line or its grant names.
+    Shapes:  ``named_lock_ids`` place in ``lines``, and a lock that the line or its grant names;
+             ``for_update`` is False for a dry run, which locks nothing.
     """
     known = Known()
+    originals = sorted({line.original for line in lines if line.original is not None})
+    keys = [line.key for line in lines] + originals
+    wanted = {line.instrument_id for line in lines}
+    if originals:
+        for contents in read_results(connection, originals).values():
+            wanted |= {content.instrument_id for content in contents}
     with connection.pipeline():
-        locked = instruments.load_for_update(connection, (line.instrument_id for line in lines))
-        voided = connection.execute(
-            statement("read_voids_by_key"), _key_arrays(line.key for line in lines)
-        )
-        known.results = read_results(connection, [line.key for line in lines])
+        locked = instruments.load(connection, wanted, for_update=for_update)
+        voided = connection.execute(statement("read_voids_by_key"), _key_arrays(keys))
+        if originals:
+            refunded = connection.execute(statement("read_refunded"), _key_arrays(originals))
+            known.refunded_minor = {BusinessKey(*row[:4]): row[4] for row in refunded.fetchall()}
+        known.results = read_results(connection, keys)
         found = {row[0]: instruments.instrument_from(row) for row in locked.fetchall()}
         known.voided = {BusinessKey(*row) for row in voided.fetchall()}
     _read_locks_that_are_gone(connection, lines, named_lock_ids, found, known)
+    _read_recovered(connection, lines, known)
     return found, known
+
+
+def _read_recovered(connection: Connection, lines: Sequence[Line], known: Known) -> None:
+    """Read how much was recovered of what the lines that void something were short of."""
+    case_ids = {
+        result.case_id
+        for line in lines
+        if line.is_void
+        for result in known.results.get(line.key, {}).values()
+        if result.case_id is not None
+    }
+    if case_ids:
+        rows = connection.execute(
+            statement("read_recovered"), {"case_ids": plain_array(sorted(case_ids))}
+        )
+        known.recovered_minor = dict(rows.fetchall())
 
 
 def read_results(
@@ -85,23 +119,23 @@ def _known_line(outcome: Outcome, row: Sequence[Any]) -> tuple[BusinessKey, Cont
 def _read_locks_that_are_gone(
     connection: Connection,
     lines: Sequence[Line],
-    named_lock_ids: Mapping[int, UUID],
+    named_lock_ids: Sequence[tuple[int, UUID]],
     found: Mapping[UUID, Instrument],
     known: Known,
 ) -> None:
     """Read how the locks ended that are not live on their instruments any more."""
     gone: set[tuple[UUID, str, str, str]] = set()
     named: set[tuple[int, UUID]] = set()
-    for place, line in enumerate(lines):
+    for line in lines:
         instrument = found.get(line.instrument_id)
         if instrument is None:
             continue
-        lock = instrument.lock
-        lock_id = named_lock_ids.get(place)
-        if lock is None or not lock.belongs_to(line.key):
+        if instrument.lock is None or not instrument.lock.belongs_to(line.key):
             gone.add((line.instrument_id, *line.key[:3]))
-        if lock_id is not None and (lock is None or lock.lock_id != lock_id):
-            named.add((bucket_of(line.instrument_id), lock_id))
+    for place, lock_id in named_lock_ids:
+        instrument = found.get(lines[place].instrument_id)
+        if instrument is None or instrument.lock is None or instrument.lock.lock_id != lock_id:
+            named.add((bucket_of(lines[place].instrument_id), lock_id))
     if not gone and not named:
         return
     owners, lock_ids = sorted(gone), sorted(named)
@@ -142,11 +176,15 @@ def _key_arrays(keys: Iterable[BusinessKey]) -> dict[str, str]:
     }
 
 
-def save(connection: Connection, settlement: Settlement, now: datetime) -> None:
-    """Store what a fold did to instruments, locks and postings. Call it inside a pipeline."""
+def save(connection: Connection, settlement: Settlement, now: datetime, actor: str) -> None:
+    """Store what a fold did to instruments, locks, postings and keys. Call it inside a pipeline."""
     if settlement.created:
         # Empty first: what they are worth comes with the update, beside its posting.
-        instruments.insert(connection, [_newborn(one) for one in settlement.created.values()], now)
+        created = [
+            newborn(one.instrument_id, one.kind, one.currency, one.number_last4)
+            for one in settlement.created.values()
+        ]
+        instruments.insert(connection, created, now)
     if settlement.postings:
         insert_postings(connection, settlement.postings, now)
     if settlement.instruments:
@@ -155,19 +193,41 @@ def save(connection: Connection, settlement: Settlement, now: datetime) -> None:
         instruments.delete_live_locks(connection, settlement.freed_locks)
     if settlement.ended_locks:
         instruments.insert_lock_events(connection, settlement.ended_locks)
+    if settlement.voids:
+        _insert_voids(connection, settlement.voids)
+    if settlement.closed_cases:
+        _close_cases(connection, settlement.closed_cases, now, actor)
 
 
-def _newborn(created: Instrument) -> Instrument:
-    return Instrument(
-        created.instrument_id,
-        created.kind,
-        created.currency,
-        created.number_last4,
-        "pending",
-        balance_minor=0,
-        version=0,
-        remainder_id=None,
-        lock=None,
+def _insert_voids(connection: Connection, voids: Sequence[Void]) -> None:
+    connection.execute(
+        statement("insert_voids"),
+        {
+            "voided_at": voids[0].voided_at,
+            "voided_by": voids[0].voided_by,
+            "buckets": plain_array(bucket_of(one.instrument_id) for one in voids),
+            "instrument_ids": plain_array(one.instrument_id for one in voids),
+            "store_ids": text_array(one.key.store_id for one in voids),
+            "terminal_ids": text_array(one.key.terminal_id for one in voids),
+            "transaction_ids": text_array(one.key.transaction_id for one in voids),
+            "lines": plain_array(one.key.line for one in voids),
+            "reasons": text_array(one.reason for one in voids),
+        },
+    )
+
+
+def _close_cases(
+    connection: Connection, closed: Mapping[UUID, str], now: datetime, actor: str
+) -> None:
+    connection.execute(
+        statement("close_cases"),
+        {
+            "case_ids": plain_array(closed.keys()),
+            "resolutions": text_array(closed.values()),
+            "now": now,
+            "actor": actor,
+            "reason": "closed by settlement",
+        },
     )
 
 
@@ -202,5 +262,16 @@ def insert_postings(connection: Connection, postings: Sequence[Posting], now: da
             "original_transaction_ids": text_array(one[2] for one in originals),
             "original_lines": plain_array(one[3] for one in originals),
             "related_instrument_ids": plain_array(one.related_instrument_id for one in postings),
+            **tender_arrays(one.tender for one in postings),
         },
     )
+
+
+def tender_arrays(tenders: Iterable[Tender | None]) -> dict[str, str]:
+    """Return what tills took in other currencies as the three arrays that the statements take."""
+    taken = [one or (None, None, None) for one in tenders]
+    return {
+        "tender_amounts_minor": plain_array(one[0] for one in taken),
+        "tender_currencies": text_array(one[1] for one in taken),
+        "exchange_rates": text_array(one[2] for one in taken),
+    }

@@ -24,7 +24,7 @@ from sqlalchemy import (
     Uuid,
     text,
 )
-from sqlalchemy.dialects.postgresql import ARRAY, JSONB, TIMESTAMP
+from sqlalchemy.dialects.postgresql import ARRAY, INT8MULTIRANGE, JSONB, TIMESTAMP
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.orm import registry as orm_registry
 
@@ -161,6 +161,7 @@ class IssueReference(Base):
     __tablename__ = "issue_references"
     reference: Mapped[str] = name_key()
     issued_at: Mapped[datetime]
+    issued_by: Mapped[str]
 
 
 class OfflineBatch(Base):
@@ -185,6 +186,7 @@ class OfflineBatch(Base):
     parameters_revision: Mapped[int]
     sender_terminal_id: Mapped[str | None] = mapped_column(Name)
     settled_at: Mapped[datetime | None]
+    control_totals: Mapped[dict[str, Any] | None]
 
 
 BATCH_KEY = ("offline_batches.store_id", "offline_batches.batch_id")
@@ -214,6 +216,11 @@ class QuarantinedLine(Base):
     masked_text: Mapped[str]
     case_id: Mapped[UUID]
     settled_at: Mapped[datetime]
+    terminal_id: Mapped[str | None] = mapped_column(Name)
+    transaction_id: Mapped[str | None] = mapped_column(Name)
+    line: Mapped[int | None]
+    journal_id: Mapped[str | None] = mapped_column(Name)
+    sequence: Mapped[int | None] = mapped_column(BigInteger)
 
 
 class Case(Base):
@@ -226,6 +233,11 @@ class Case(Base):
             "store_id",
             "opened_at",
             postgresql_where=text("resolved_at IS NULL"),
+        ),
+        Index(
+            "ix_cases_waiting",
+            "instrument_id",
+            postgresql_where=text("resolved_at IS NULL AND outcome = 'held'"),
         ),
     )
     case_id: Mapped[UUID] = mapped_column(primary_key=True)
@@ -247,6 +259,19 @@ class Case(Base):
     resolved_at: Mapped[datetime | None]
     resolved_by: Mapped[str | None]
     resolution_reason: Mapped[str | None]
+    recovered_minor: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
+    detail: Mapped[str | None]
+
+
+class TerminalJournal(Base):
+    """Which numbers of a till's journal have arrived."""
+
+    __tablename__ = "terminal_journals"
+    __table_args__ = (ForeignKeyConstraint(("store_id", "terminal_id"), TERMINAL_KEY),)
+    store_id: Mapped[str] = name_key()
+    terminal_id: Mapped[str] = name_key()
+    journal_id: Mapped[str] = name_key()
+    arrived: Mapped[Any] = mapped_column(INT8MULTIRANGE)
 
 
 class Instrument(Base):
@@ -338,6 +363,14 @@ class Posting(Base):
             unique=True,
             postgresql_where=text("lock_id IS NOT NULL AND entry = 'original'"),
         ),
+        Index(
+            "ix_postings_original",
+            "original_store_id",
+            "original_terminal_id",
+            "original_transaction_id",
+            "original_line",
+            postgresql_where=text("original_store_id IS NOT NULL"),
+        ),
     )
     bucket: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     instrument_id: Mapped[UUID] = mapped_column(primary_key=True)
@@ -364,6 +397,9 @@ class Posting(Base):
     original_transaction_id: Mapped[str | None] = mapped_column(Name)
     original_line: Mapped[int | None]
     related_instrument_id: Mapped[UUID | None]
+    tender_amount_minor: Mapped[int | None] = mapped_column(BigInteger)
+    tender_currency: Mapped[str | None]
+    exchange_rate: Mapped[str | None]
 
 
 class Void(Base):
@@ -424,3 +460,7 @@ class OfflineLine(Base):
     original_terminal_id: Mapped[str | None] = mapped_column(Name)
     original_transaction_id: Mapped[str | None] = mapped_column(Name)
     original_line: Mapped[int | None]
+    reason: Mapped[str | None]
+    tender_amount_minor: Mapped[int | None] = mapped_column(BigInteger)
+    tender_currency: Mapped[str | None]
+    exchange_rate: Mapped[str | None]

@@ -77,17 +77,18 @@ def presence(store_id: str, terminal_id: str) -> tables.TerminalPresence | None:
 
 
 def of_store(
-    store_id: str, terminal_ids: Iterable[str] | None = None
+    store_id: str, terminal_ids: Iterable[str], at: datetime
 ) -> dict[tuple[str, str], Terminal]:
-    """Return the registers of a store by (store, terminal), or only those named."""
-    wanted = select(tables.Terminal).where(tables.Terminal.store_id == store_id)
-    served = select(tables.ParameterAcknowledgement).where(
-        tables.ParameterAcknowledgement.store_id == store_id
+    """Return some registers of a store by (store, terminal), as they were at an instant."""
+    names = list(terminal_ids)
+    wanted = select(tables.Terminal).where(
+        tables.Terminal.store_id == store_id, tables.Terminal.terminal_id.in_(names)
     )
-    if terminal_ids is not None:
-        names = list(terminal_ids)
-        wanted = wanted.where(tables.Terminal.terminal_id.in_(names))
-        served = served.where(tables.ParameterAcknowledgement.terminal_id.in_(names))
+    served = select(tables.ParameterAcknowledgement).where(
+        tables.ParameterAcknowledgement.store_id == store_id,
+        tables.ParameterAcknowledgement.terminal_id.in_(names),
+        tables.ParameterAcknowledgement.acknowledged_at <= at,
+    )
     revisions: dict[str, set[int]] = {}
     for one in db.session.scalars(served):
         revisions.setdefault(one.terminal_id, set()).add(one.revision)
@@ -96,7 +97,7 @@ def of_store(
             store_id,
             one.terminal_id,
             one.supports_offline,
-            one.retired_at is not None,
+            one.retired_at is not None and one.retired_at <= at,
             served_revisions=frozenset(revisions.get(one.terminal_id, ())),
         )
         for one in db.session.scalars(wanted)

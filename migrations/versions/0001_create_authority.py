@@ -107,6 +107,7 @@ CREATE TABLE api_keys (
 CREATE TABLE issue_references (
     reference text COLLATE "C" NOT NULL,
     issued_at timestamptz NOT NULL,
+    issued_by text NOT NULL,
     CONSTRAINT pk_issue_references PRIMARY KEY (reference)
 );
 

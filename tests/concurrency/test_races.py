@@ -26,8 +26,8 @@ from werkzeug.test import TestResponse
 from hq_service.app import create_app
 from hq_service.domain.model import BusinessKey, Content, UnreadableLine
 from hq_service.domain.numbers import bucket_of
+from hq_service.domain.outcomes import case_id_of, case_id_of_unreadable
 from hq_service.domain.reading import read_line
-from hq_service.domain.settlement import case_id_of, case_id_of_unreadable
 from hq_service.store import instruments
 from hq_service.store.database import db
 from tests.invariants import INVARIANTS, assert_invariants, violations

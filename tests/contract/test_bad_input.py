@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import gzip
 import json
-import time
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,6 +23,7 @@ from werkzeug.test import TestResponse
 
 from hq_service.api.problems import CONTENT_TYPE, PROBLEMS
 from hq_service.app import create_app
+from hq_service.domain import numbers, reading
 from hq_service.domain.model import BusinessKey
 from hq_service.domain.numbers import number_made_for
 from hq_service.store.database import db
@@ -63,6 +64,11 @@ class World:
     card: Card
     lock_id: str
     batch_id: str
+    case_id: str
+    sold: Card
+    sold_lock_id: str
+    stuck: Card
+    stuck_lock_id: str
 
     def key(self) -> Body:
         return self.till.key_of("bad-input")
@@ -88,12 +94,17 @@ class Endpoint:
     body: Callable[[World], Body]
     members: dict[str, str]
     optional: frozenset[str] = frozenset()
+    # What is asked for only when another member says so: not missed in an empty body.
+    conditional: frozenset[str] = frozenset()
     bytes_max: int = BODY_BYTES_MAX
 
     @property
     def text(self) -> str:
         """Return a member that is a text."""
         return next(name for name, sort in self.members.items() if sort in TEXTS)
+
+    def url(self, world: World) -> str:
+        return self.path.replace("{case_id}", world.case_id)
 
     def authorization(self, world: World) -> dict[str, str]:
         callers = {"till": world.till, "sync": world.sync, "admin": world.hq.admin}
@@ -104,7 +115,7 @@ class Endpoint:
             seen = world.hq.admin.get(self.path).headers["ETag"]
             headers = {"If-Match": seen, **headers}
         return world.hq.client.open(
-            self.path,
+            self.url(world),
             method=self.method,
             data=body,
             headers={**self.authorization(world), **headers},
@@ -132,6 +143,23 @@ ENDPOINTS = {
             "purpose": "redeem",
         },
         {**KEY, "kind": "kind", "number": "number", "purpose": "purpose"},
+        conditional=frozenset({"number"}),
+    ),
+    "lock for issue": Endpoint(
+        "POST",
+        "/v1/locks",
+        "till",
+        lambda world: {
+            **world.till.key_of(a_name("issue")),
+            "kind": "gift_card",
+            "purpose": "issue",
+            "amount_minor": 100,
+            "currency": "SEK",
+        },
+        {**KEY, "kind": "kind", "purpose": "purpose", "amount_minor": "amount"}
+        | {"currency": "currency", "number": "number"},
+        optional=frozenset({"number"}),
+        conditional=frozenset({"amount_minor", "currency"}),
     ),
     "release": Endpoint(
         "POST",
@@ -162,6 +190,30 @@ ENDPOINTS = {
             "amount_minor": "amount",
             "currency": "currency",
         },
+    ),
+    "sale": Endpoint(
+        "POST",
+        "/v1/transactions",
+        "till",
+        lambda world: {
+            "store_id": world.till.store_id,
+            "terminal_id": world.till.terminal_id,
+            "transaction_id": "bad-sale",
+            "lines": [sale_line(world)],
+        },
+        {"store_id": "own name", "terminal_id": "name", "transaction_id": "name"}
+        | {"lines": "lines"},
+    ),
+    "void": Endpoint(
+        "POST",
+        "/v1/voids",
+        "till",
+        lambda world: {
+            **world.till.key_of("bad-void"),
+            "instrument_id": world.card.instrument_id,
+            "reason": "test",
+        },
+        {**KEY, "instrument_id": "uuid", "reason": "reason"},
     ),
     "batch": Endpoint(
         "POST",
@@ -202,7 +254,43 @@ ENDPOINTS = {
         },
         optional=frozenset({"number"}),
     ),
+    "resolution": Endpoint(
+        "POST",
+        "/v1/admin/cases/{case_id}/resolutions",
+        "admin",
+        lambda world: {"resolution": "dismiss", "reason": "test"},
+        {"resolution": "resolution", "reason": "reason"},
+    ),
+    "lock break": Endpoint(
+        "POST",
+        "/v1/admin/lock-breaks",
+        "admin",
+        lambda world: {
+            "instrument_id": world.stuck.instrument_id,
+            "lock_id": world.stuck_lock_id,
+            "accepted_exposure_minor": 0,
+            "reason": "test",
+        },
+        {
+            "instrument_id": "uuid",
+            "lock_id": "uuid",
+            "accepted_exposure_minor": "exposure",
+            "reason": "reason",
+        },
+    ),
 }
+
+
+def sale_line(world: World) -> Body:
+    """Return the one line of the good sale."""
+    return {
+        "line": 1,
+        "operation": "redeem",
+        "instrument_id": world.sold.instrument_id,
+        "lock_id": world.sold_lock_id,
+        "amount_minor": 100,
+        "currency": "SEK",
+    }
 
 
 @pytest.fixture(scope="module")
@@ -223,6 +311,7 @@ def app(database_url: str) -> Iterator[Flask]:
 @pytest.fixture(scope="module")
 def world(hq: Hq, app: Flask) -> Iterator[World]:
     till, card = hq.till(), hq.issue(1_000_000_00)
+    sold, stuck = hq.issue(100_00), hq.issue(100_00)
     lock = till.lock(card, "bad-input")
     posted = hq.post_batch(till.store_id, [till.offline_line(card, a_name("X"), 1)] * 3)
     with Tables.of(app) as tables:
@@ -234,6 +323,11 @@ def world(hq: Hq, app: Flask) -> Iterator[World]:
             card,
             lock.json["lock_id"],
             posted.json["batch_id"],
+            posted.json["results"][0]["case_id"],
+            sold,
+            till.lock(sold, "bad-sale").json["lock_id"],
+            stuck,
+            till.lock(stuck, "stuck").json["lock_id"],
         )
 
 
@@ -275,6 +369,7 @@ MALFORMED: dict[str, Callable[[Body, str], bytes]] = {
     "nothing": lambda body, name: b"",
     "blanks": lambda body, name: b" \n ",
     "cut off": lambda body, name: written(body, {})[:-1],
+    "cut off in the middle": lambda body, name: written(body, {})[: len(written(body, {})) // 2],
     "two documents": lambda body, name: written(body, {}) * 2,
     "a comma too many": lambda body, name: written(body, {})[:-1] + b",}",
     "a comment": lambda body, name: b"/* */" + written(body, {}),
@@ -354,6 +449,7 @@ HEADERS = {
     "a form in parts": {"Content-Type": "multipart/form-data; boundary=x"},
     "JSON of another kind": {"Content-Type": "application/merge-patch+json"},
     "XML": {"Content-Type": "application/xml"},
+    "NDJSON": {"Content-Type": "application/x-ndjson"},
     "gzip": {**JSON, "Content-Encoding": "gzip"},
     "GZIP": {**JSON, "Content-Encoding": "GZIP"},
     "br": {**JSON, "Content-Encoding": "br"},
@@ -362,8 +458,19 @@ HEADERS = {
 }
 
 
-@pytest.mark.parametrize("headers", HEADERS)
-@pytest.mark.parametrize("name", ENDPOINTS)
+# What batches are taken in besides plain JSON: tests/contract/test_bad_batches.py.
+TAKEN_OF_BATCHES = {"NDJSON", "gzip", "GZIP"}
+
+
+@pytest.mark.parametrize(
+    ("name", "headers"),
+    [
+        (name, headers)
+        for name in ENDPOINTS
+        for headers in HEADERS
+        if name != "batch" or headers not in TAKEN_OF_BATCHES
+    ],
+)
 def test_a_body_of_another_type_or_encoding_is_refused(
     world: World, name: str, headers: str
 ) -> None:
@@ -439,7 +546,9 @@ WRONG: dict[str, list[str]] = {
     "uuid": NO_TEXT + NO_UUID,
     "currency": NO_TEXT + NO_CURRENCY,
     "kind": [*NO_TEXT, '""', '"voucher"', '"GIFT_CARD"', '"gift card"', '"giftcard "'],
-    "purpose": [*NO_TEXT, '""', '"load"', '"REDEEM"', '"nonsense"'],
+    "purpose": [*NO_TEXT, '""', '"void"', '"release"', '"recover"', '"REDEEM"', '"nonsense"'],
+    "resolution": [*NO_TEXT, '""', '"voided"', '"arrived"', '"ABSORB"', '"nonsense"'],
+    "exposure": [one for one in NO_INTEGER if one not in ("0", "-0")],
     "number": NO_TEXT + NO_NUMBER,
     "reason": NO_TEXT + NO_REASON,
     "parameters": ["null", "7", "true", '"text"', "[]", "{}", '["lease_seconds"]'],
@@ -465,7 +574,6 @@ def test_a_wrong_value_is_pointed_at(world: World, name: str, member: str, value
     ("unknown", "pointer"),
     [
         ("nonsense", "/nonsense"),
-        ("dry_run", "/dry_run"),
         ("__proto__", "/__proto__"),
         ("", "/"),
         ("a/b~c", "/a~1b~0c"),
@@ -482,6 +590,15 @@ def test_an_unknown_member_is_pointed_at(
     with world.nothing_written():
         answer = endpoint.send(world, json.dumps({**endpoint.body(world), unknown: 1}).encode())
     assert_refused(answer, 422, "validation_failed", [pointer])
+
+
+@pytest.mark.parametrize("name", ENDPOINTS.keys() - {"batch"})
+def test_only_batches_know_a_dry_run(world: World, name: str) -> None:
+    endpoint = ENDPOINTS[name]
+    with world.nothing_written():
+        body = {**endpoint.body(world), "dry_run": True}
+        answer = endpoint.send(world, json.dumps(body).encode())
+    assert_refused(answer, 422, "validation_failed", ["/dry_run"])
 
 
 @pytest.mark.parametrize(
@@ -506,8 +623,207 @@ def test_every_fault_is_pointed_at_in_one_answer(world: World, name: str) -> Non
     endpoint = ENDPOINTS[name]
     with world.nothing_written():
         answer = endpoint.send(world, b"{}")
-    missing = sorted(f"/{member}" for member in endpoint.members.keys() - endpoint.optional)
+    asked_for = endpoint.members.keys() - endpoint.optional - endpoint.conditional
+    missing = sorted(f"/{member}" for member in asked_for)
     assert sorted(fault["pointer"] for fault in answer.json["errors"]) == missing
+
+
+# Members of a lock request for each purpose: what it lacks or has too much, and the pointers.
+ABSENT = object()
+LOCK_MEMBERS: dict[str, tuple[Body, list[str]]] = {
+    "redeem without number": ({"number": ABSENT}, ["/number"]),
+    "redeem with amount": ({"amount_minor": 100}, ["/amount_minor"]),
+    "redeem with currency": ({"currency": "SEK"}, ["/currency"]),
+    "cash out with amount": ({"purpose": "cash_out", "amount_minor": 100}, ["/amount_minor"]),
+    "load without amount": ({"purpose": "load"}, ["/amount_minor"]),
+    "load of nothing": ({"purpose": "load", "amount_minor": 0}, ["/amount_minor"]),
+    "load without number": (
+        {"purpose": "load", "amount_minor": 1, "number": ABSENT},
+        ["/number"],
+    ),
+    "load with currency": (
+        {"purpose": "load", "amount_minor": 1, "currency": "SEK"},
+        ["/currency"],
+    ),
+    "refund without amount": ({"purpose": "refund"}, ["/amount_minor"]),
+    "issue of nothing in nothing": ({"purpose": "issue"}, ["/amount_minor", "/currency"]),
+    "issue of a memo with a number": (
+        {"purpose": "issue", "kind": "credit_memo", "amount_minor": 1, "currency": "SEK"},
+        ["/number"],
+    ),
+}
+
+
+def spoiled(line: Body, change: Any) -> Any:
+    """Return a line with some members changed or absent, or something else in its place."""
+    if not isinstance(change, dict):
+        return change
+    return {name: value for name, value in {**line, **change}.items() if value is not ABSENT}
+
+
+@pytest.mark.parametrize("case", LOCK_MEMBERS)
+def test_a_lock_has_the_members_of_its_purpose_and_no_others(world: World, case: str) -> None:
+    change, pointers = LOCK_MEMBERS[case]
+    endpoint = ENDPOINTS["lock"]
+    body = spoiled(endpoint.body(world), change)
+    with world.nothing_written():
+        answer = endpoint.send(world, json.dumps(body).encode())
+    assert answer.status_code == 422, answer.json
+    assert sorted(fault["pointer"] for fault in answer.json["errors"]) == pointers
+
+
+# Member of a line of a sale -> what sort it is of; those of a refund and a tender are below.
+SALE_LINE = {
+    "line": "line",
+    "operation": "purpose",
+    "instrument_id": "uuid",
+    "lock_id": "uuid",
+    "amount_minor": "amount",
+    "currency": "currency",
+}
+ORIGINAL = {"store_id": "S001", "terminal_id": "T01", "transaction_id": "X", "line": 1}
+TENDER = {"amount_minor": 10, "currency": "EUR", "exchange_rate": "10.4375"}
+NO_OBJECT = ["null", "7", "true", '"text"', "[]"]
+NO_RATE = [
+    *NO_TEXT, '""', '"0,5"', '"-1"', '"+1"', '"1."', '".5"', '"1e3"', '"1 "', r'"1\n"', '"NaN"',
+    '"Infinity"', '"1.2.3"', '"0x1"', '"\uff11"', f'"{"1" * 13}"', f'"1.{"1" * 13}"',
+]  # fmt: skip
+REFUND = {"operation": "refund"}
+
+
+def send_sale(world: World, *lines: bytes) -> TestResponse:
+    endpoint = ENDPOINTS["sale"]
+    raw = b"[" + b",".join(lines) + b"]"
+    return endpoint.send(world, written(endpoint.body(world), {"lines": raw.decode()}))
+
+
+def assert_line_refused(world: World, line: bytes, pointers: list[str]) -> None:
+    """Send a line behind a good one, and expect pointers to it alone, and nothing concluded."""
+    good = written(sale_line(world), {})
+    with world.nothing_written():
+        answer = send_sale(world, good, line)
+    assert_refused(answer, 422, "validation_failed", [f"/lines/1{one}" for one in pointers])
+
+
+@pytest.mark.parametrize(
+    ("member", "value"),
+    [
+        pytest.param(member, value, id=f"{member} {ascii(value)[:40]}")
+        for member, sort in SALE_LINE.items()
+        for value in WRONG[sort]
+    ],
+)
+def test_a_wrong_value_in_a_line_of_a_sale_is_pointed_at(
+    world: World, member: str, value: str
+) -> None:
+    assert_line_refused(world, written(sale_line(world), {member: value}), [f"/{member}"])
+
+
+@pytest.mark.parametrize("member", SALE_LINE)
+def test_a_missing_member_of_a_line_of_a_sale_is_pointed_at(world: World, member: str) -> None:
+    line = spoiled(sale_line(world), {member: ABSENT})
+    assert_line_refused(world, written(line, {}), [f"/{member}"])
+
+
+@pytest.mark.parametrize("line", [*NO_OBJECT, "{}"])
+def test_a_line_of_a_sale_that_is_none_is_pointed_at(world: World, line: str) -> None:
+    missing = {f"/lines/1/{member}" for member in SALE_LINE} if line == "{}" else {"/lines/1"}
+    with world.nothing_written():
+        answer = send_sale(world, written(sale_line(world), {}), line.encode())
+    assert (answer.status_code, answer.json["code"]) == (422, "validation_failed")
+    assert {fault["pointer"] for fault in answer.json["errors"]} == missing
+
+
+# How to spoil a line of a sale, and what is pointed at in it.
+SALE_LINES: dict[str, tuple[Body, str]] = {
+    "an unknown member": ({"nonsense": 1}, "/nonsense"),
+    "a grant": ({"grant": "g1.k1.a.b"}, "/grant"),
+    "a card number": ({"number": "60060001"}, "/number"),
+    "the sale's own store": ({"store_id": "S001"}, "/store_id"),
+    "a status": ({"status": "voided"}, "/status"),
+    "a refund of no reason and no original": (REFUND, "/reason"),
+    "a refund of no original": ({**REFUND, "original": None}, "/original"),
+    "an original of something else": ({"original": ORIGINAL}, "/original"),
+    "an original of a load": ({"operation": "load", "original": ORIGINAL}, "/original"),
+    "an original of HQ": (
+        {**REFUND, "original": {**ORIGINAL, "store_id": "HQ"}},
+        "/original/store_id",
+    ),
+    "an original with an amount": (
+        {**REFUND, "original": {**ORIGINAL, "amount_minor": 1}},
+        "/original/amount_minor",
+    ),
+    "an original's line as text": (
+        {**REFUND, "original": {**ORIGINAL, "line": "1"}},
+        "/original/line",
+    ),
+    "a reason of nothing": ({**REFUND, "reason": ""}, "/reason"),
+    "a reason too long": ({**REFUND, "reason": "a" * 501}, "/reason"),
+    "a reason with a control character": ({**REFUND, "reason": "a\x1b[31mb"}, "/reason"),
+    "a tender with an unknown member": ({"tender": {**TENDER, "rate": "1"}}, "/tender/rate"),
+    "a tender of nothing": ({"tender": {**TENDER, "amount_minor": 0}}, "/tender/amount_minor"),
+    "a tender of a float": ({"tender": {**TENDER, "amount_minor": 1.5}}, "/tender/amount_minor"),
+    "a tender too large": ({"tender": {**TENDER, "amount_minor": 2**53}}, "/tender/amount_minor"),
+    "a tender in no currency": ({"tender": {**TENDER, "currency": "XXX"}}, "/tender/currency"),
+    **{
+        f"an original without {name}": (
+            {**REFUND, "original": {key: ORIGINAL[key] for key in ORIGINAL if key != name}},
+            f"/original/{name}",
+        )
+        for name in ORIGINAL
+    },
+    **{
+        f"a tender without {name}": (
+            {"tender": {key: TENDER[key] for key in TENDER if key != name}},
+            f"/tender/{name}",
+        )
+        for name in TENDER
+    },
+    **{
+        f"a rate {ascii(rate)[:30]}": (
+            {"tender": {**TENDER, "exchange_rate": json.loads(rate)}},
+            "/tender/exchange_rate",
+        )
+        for rate in NO_RATE
+    },
+    **{
+        f"{member} {value}": ({**REFUND, "reason": "x", member: json.loads(value)}, f"/{member}")
+        for member in ("original", "tender")
+        for value in NO_OBJECT
+    },
+}
+
+
+@pytest.mark.parametrize("fault", SALE_LINES)
+def test_a_line_of_a_sale_that_makes_no_sense_is_pointed_at(world: World, fault: str) -> None:
+    change, pointer = SALE_LINES[fault]
+    assert_line_refused(world, written({**sale_line(world), **change}, {}), [pointer])
+
+
+def test_a_line_number_twice_in_a_sale_is_pointed_at(world: World) -> None:
+    line, others = sale_line(world), {"instrument_id": world.card.instrument_id}
+    with world.nothing_written():
+        answer = send_sale(world, written(line, {}), written({**line, **others}, {}))
+    assert_refused(answer, 422, "validation_failed", ["/lines/1/line"])
+
+
+def test_an_instrument_twice_in_a_sale_is_pointed_at(world: World) -> None:
+    lines = [written({**sale_line(world), "line": place}, {}) for place in (1, 2, 3)]
+    with world.nothing_written():
+        answer = send_sale(world, *lines)
+    assert_refused(
+        answer,
+        422,
+        "validation_failed",
+        ["/lines/1/instrument_id", "/lines/2/instrument_id"],
+    )
+
+
+def test_a_sale_has_a_limit_on_its_lines(world: World) -> None:
+    lines = [written({**sale_line(world), "line": place}, {}) for place in range(1, 102)]
+    with world.nothing_written():
+        answer = send_sale(world, *lines)
+    assert_refused(answer, 422, "validation_failed", ["/lines"])
 
 
 PARAMETERS = {
@@ -557,7 +873,8 @@ def test_a_method_that_a_path_has_not_is_refused_with_those_that_it_has(
         methods.setdefault(rule.rule, set()).update(rule.methods or ())
     for path, allowed in methods.items():
         for method in {"GET", "POST", "PUT", "PATCH", "DELETE", "TRACE", "BREW"} - allowed:
-            url = path.replace("<store_id>", "S").replace("<batch_id>", "B").replace("<code>", "c")
+            url = re.sub("<uuid:[a-z_]+>", world.case_id, path)
+            url = re.sub("<[a-z_]+>", "x", url)
             with world.nothing_written():
                 answer = world.hq.client.open(url, method=method)
             assert_refused(answer, 405, "method_not_allowed")
@@ -567,6 +884,10 @@ def test_a_method_that_a_path_has_not_is_refused_with_those_that_it_has(
 UNKNOWN_PATHS = """
 / /v1 /v1/ /v1/nothing /v1/locks/ /V1/locks /v1/locks%00 /%00 /%ff /v1/a%0d%0ab /v2/locks
 /v1/offline-batches/S001 /v1/offline-batches/S001/B/lines/7 /v1/locks/%2e%2e/locks
+/v1/transactions/S001 /v1/transactions/S001/T01 /v1/transactions/S001/T01/X/1 /v1/voids/1
+/v1/admin/cases/ /v1/admin/cases/%00 /v1/admin/cases/1 /v1/admin/cases/1/resolutions
+/v1/admin/cases/f81d4fae7dec11d0a76500a0c91e6bf6 /v1/admin/locks /v1/admin/locks/%00
+/v1/admin/locks/{f81d4fae-7dec-11d0-a765-00a0c91e6bf6} /v1/admin/lock-breaks/1
 /.git/config /problems /static/x /favicon.ico
 """
 
@@ -589,6 +910,33 @@ def test_a_path_of_an_impossible_batch_is_not_found(
     path = f"/v1/offline-batches/{place.format(part)}{suffix}"
     with world.nothing_written():
         assert_refused(world.hq.admin.get(path), 404, "batch_not_found")
+
+
+@pytest.mark.parametrize("place", ["{0}/T01/X", "S001/{0}/X", "S001/T01/{0}"])
+@pytest.mark.parametrize("part", ["%00", "a%00b", "%ff", "%0a", "%20", "%ed%a0%80", "a" * 5_000])
+def test_a_path_of_an_impossible_transaction_is_not_found(
+    world: World, part: str, place: str
+) -> None:
+    path = f"/v1/transactions/{place.format(part)}"
+    with world.nothing_written():
+        assert_refused(world.hq.admin.get(path), 404, "transaction_not_found")
+
+
+NIL = "00000000-0000-0000-0000-000000000000"
+
+
+@pytest.mark.parametrize(
+    ("path", "code"),
+    [
+        (f"/v1/admin/cases/{NIL}", "case_not_found"),
+        (f"/v1/admin/cases/{NIL.replace('0', 'F')}", "case_not_found"),
+        (f"/v1/admin/locks/{NIL}", "lock_not_found"),
+        (f"/v1/admin/locks/{NIL.replace('0', 'F')}", "lock_not_found"),
+    ],
+)
+def test_a_case_or_lock_that_is_not_there_is_not_found(world: World, path: str, code: str) -> None:
+    with world.nothing_written():
+        assert_refused(world.hq.admin.get(path), 404, code)
 
 
 @pytest.mark.parametrize(
@@ -646,12 +994,54 @@ def test_pages_follow_one_another_to_the_end(world: World) -> None:
     assert last["next_after"] is None
 
 
+CASE_PAGES = {
+    **{query: PAGES[query] for query in PAGES if query.startswith("limit")},
+    "limit=201": "/limit",
+    "after=x": "/after",
+    "after=": "/after",
+    "after=%00": "/after",
+    f"after={NIL}": "/after",
+    "after=f81d4fae7dec11d0a76500a0c91e6bf6": "/after",
+    "after=urn:uuid:f81d4fae-7dec-11d0-a765-00a0c91e6bf6": "/after",
+    "store_id=": "/store_id",
+    "store_id=%00": "/store_id",
+    "store_id=%ff": "/store_id",
+    "store_id=a%0a": "/store_id",
+    "store_id=S001%20": "/store_id",
+    f"store_id={'a' * 65}": "/store_id",
+    "store_id=S001&store_id=S002": "/store_id",
+    "state=open": "/state",
+    "6006123456789012=1": "/***9012",
+}
+
+
+@pytest.mark.parametrize("query", CASE_PAGES, ids=lambda query: query[:40])
+def test_a_wrong_page_of_cases_is_pointed_at(world: World, query: str) -> None:
+    with world.nothing_written():
+        answer = world.hq.admin.get(f"/v1/admin/cases?{query}")
+    assert_refused(answer, 422, "validation_failed", [CASE_PAGES[query]])
+
+
+def test_pages_of_cases_follow_one_another_to_the_end(world: World) -> None:
+    till = world.hq.till()
+    lines = [till.offline_line(world.card, a_name("X"), 1) for _ in range(5)]
+    posted = world.hq.post_batch(till.store_id, lines)
+    path, after, pages = f"/v1/admin/cases?store_id={till.store_id}&limit=2", "", []
+    while after is not None:
+        page = world.hq.admin.get(path + after).json
+        pages.append([case["case_id"] for case in page["cases"]])
+        after = page["next_after"] and f"&after={page['next_after']}"
+    assert [len(page) for page in pages] == [2, 2, 1]
+    told = [case_id for page in pages for case_id in page]
+    assert told == sorted(one["case_id"] for one in posted.json["results"])
+
+
 @pytest.mark.parametrize("name", ENDPOINTS)
 def test_a_query_that_would_be_passed_over_is_refused(world: World, name: str) -> None:
     endpoint = ENDPOINTS[name]
     with world.nothing_written():
         answer = world.hq.client.open(
-            f"{endpoint.path}?dry_run=true&x",
+            f"{endpoint.url(world)}?dry_run=true&x",
             method=endpoint.method,
             json=endpoint.body(world),
             headers={**endpoint.authorization(world), "If-Match": '"0"'},
@@ -659,7 +1049,9 @@ def test_a_query_that_would_be_passed_over_is_refused(world: World, name: str) -
     assert_refused(answer, 422, "validation_failed", ["/dry_run", "/x"])
 
 
-@pytest.mark.parametrize("path", ["/v1/parameters", "/v1/offline-batches/S/B"])
+@pytest.mark.parametrize(
+    "path", ["/v1/parameters", "/v1/offline-batches/S/B", "/v1/transactions/S/T/X"]
+)
 def test_a_query_is_refused_of_what_is_read_as_well(world: World, path: str) -> None:
     answer = world.till.get(f"{path}?store_id=other")
     assert_refused(answer, 422, "validation_failed", ["/store_id"])
@@ -699,7 +1091,6 @@ def test_an_edit_of_no_state_is_refused(world: World, headers: dict[str, str]) -
 
 # --- lines of a batch: a bad one is quarantined, the others settle --------------------------------
 
-ABSENT = object()
 SOON = datetime.now(UTC) + timedelta(hours=1)
 LINE_INTEGERS: list[Any] = [None, True, "7", "", 1.0, 1.5, [1], {}, 0, -1, 2**53, 10**19]
 LINE_NAMES: list[Any] = [None, 7, True, [], {}, "", " ", "a b", "a" * 65, "\u00e5", "a\n", "a/b"]
@@ -714,6 +1105,7 @@ LINE_INSTANTS: list[Any] = [
     (SOON + timedelta(days=3_660)).isoformat(), "\uff12\uff10\uff12\uff16-11-20T12:00:00Z",
 ]  # fmt: skip
 
+PLACE = {"terminal_id", "journal_id", "sequence"}
 # Member -> values that no line can have there. The reason must name the member.
 WRONG_IN_LINE: dict[str, list[Any]] = {
     "terminal_id": [ABSENT, *LINE_NAMES],
@@ -723,16 +1115,19 @@ WRONG_IN_LINE: dict[str, list[Any]] = {
     "line": [ABSENT, *LINE_INTEGERS, 10_000],
     "amount_minor": [ABSENT, *LINE_INTEGERS],
     "parameter_revision": [True, "1", 1.0, -1, 2**31, [], {}],
-    "operation": [ABSENT, None, 7, [], {}, "", "REDEEM", "redeem ", "issue", "spend"],
+    "operation": [ABSENT, None, 7, [], {}, "", "REDEEM", "redeem ", "recover", "spend"],
     "status": [None, 7, [], {}, "", "Concluded", "posted"],
     "currency": [ABSENT, None, 7, [], {}, *(json.loads(text) for text in NO_CURRENCY)],
     "instrument_id": LINE_UUIDS,
     "lock_id": LINE_UUIDS,
     "grant": [7, True, [], {}, "g" * 1_025],
+    "reason": [7, True, [], {}, "", "a" * 501, "a\nb", "a\x1b[31mb", "a\u202eb", "a\u0085b"],
+    "original": [7, True, "text", [], {}, {"line": 1}],
     "concluded_at": [ABSENT, *LINE_INSTANTS],
 }
 # What else cannot be understood: how to spoil a line, and a word of the reason.
 NAMELESS = {"instrument_id": ABSENT}
+LINE_TENDER = {"tender_amount_minor": 10, "tender_currency": "EUR", "exchange_rate": "10.4375"}
 SPOILED: dict[str, tuple[Any, str]] = {
     "null": (None, "object"),
     "a number": (7, "object"),
@@ -756,18 +1151,52 @@ SPOILED: dict[str, tuple[Any, str]] = {
     ),
     "a number too short": ({**NAMELESS, "kind": "gift_card", "number": "1234567"}, "number"),
     "a number too long": ({**NAMELESS, "kind": "gift_card", "number": "1" * 33}, "number"),
+    "a refund of no reason and no original": (REFUND, "reason"),
+    "a refund whose reason is null": ({**REFUND, "reason": None, "original": None}, "reason"),
+    "an original of a redemption": ({"original": ORIGINAL}, "only a refund"),
+    "an original of a void": ({"operation": "void", "original": ORIGINAL}, "only a refund"),
+    "an original with an amount": (
+        {**REFUND, "original": {**ORIGINAL, "amount_minor": 1}},
+        "original must have",
+    ),
+    **{
+        f"an original without {name}": (
+            {**REFUND, "original": {key: ORIGINAL[key] for key in ORIGINAL if key != name}},
+            "original must have",
+        )
+        for name in ORIGINAL
+    },
+    **{
+        f"an original whose {name} is none": (
+            {**REFUND, "original": {**ORIGINAL, name: "a b"}},
+            name,
+        )
+        for name in ORIGINAL
+    },
+    **{
+        f"a tender without {name}": (spoiled(LINE_TENDER, {name: ABSENT}), name)
+        for name in LINE_TENDER
+    },
+    **{
+        f"a tender of {amount}": ({**LINE_TENDER, "tender_amount_minor": amount}, "tender_amount")
+        for amount in (0, -1, 1.5, "1", True, 2**53)
+    },
+    **{
+        f"a tender in {currency}": ({**LINE_TENDER, "tender_currency": currency}, "tender_curr")
+        for currency in (7, "", "eur", "XXX", "EUR ")
+    },
+    **{
+        f"a rate {ascii(rate)[:30]}": (
+            {**LINE_TENDER, "exchange_rate": json.loads(rate)},
+            "exchange_rate",
+        )
+        for rate in NO_RATE
+    },
     "a megabyte of text": ({"nonsense": "x" * 1_000_000}, "nonsense"),
     "a megabyte of digits": ({"nonsense": "1" * 1_000_000}, "nonsense"),
     "a megabyte of a name": ({"n" * 1_000_000: 1}, "n" * 64),
     "a thousand members": ({f"n{place}": place for place in range(1_000)}, "n0"),
 }
-
-
-def spoiled(line: Body, change: Any) -> Any:
-    """Return a line with some members changed or absent, or something else in its place."""
-    if not isinstance(change, dict):
-        return change
-    return {name: value for name, value in {**line, **change}.items() if value is not ABSENT}
 
 
 def settle_with_good_lines(world: World, change: Any, places: set[int]) -> list[Body]:
@@ -798,7 +1227,11 @@ def assert_quarantined(world: World, change: Any, reason: str) -> None:
     for one in settle_with_good_lines(world, change, {0, 2, 4}):
         assert one["codes"] == ["unreadable"]
         assert reason in one["reason"]
-        assert one["terminal_id"] is one["instrument_id"] is one["balance_after_minor"] is None
+        assert one["transaction_id"] is one["line"] is None
+        assert one["instrument_id"] is one["balance_after_minor"] is None
+        # Where it stands in its journal, if at least that could be read.
+        is_placed = isinstance(change, dict) and not PLACE & change.keys()
+        assert one["terminal_id"] == (world.till.terminal_id if is_placed else None)
 
 
 @pytest.mark.parametrize(
@@ -920,7 +1353,6 @@ def test_a_line_with_a_card_number_in_the_wrong_place_never_keeps_it(
     assert found == {}
 
 
-@pytest.mark.xfail(reason="mask() takes the beginning of every UUID for a number in fours")
 def test_what_is_kept_of_a_line_still_says_what_it_was_about(world: World) -> None:
     about = {
         "instrument_id": "af75d20d-bd8f-a17a-86be-fa06013aed46",
@@ -946,25 +1378,21 @@ HOSTILE = [
 ]  # fmt: skip
 
 
-QUADRATIC = pytest.mark.xfail(reason="mask() goes over these from each of their numbers on")
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        pytest.param(text, marks=QUADRATIC) if text in ("111- ", "1111- ") else text
-        for text in HOSTILE
-    ],
-)
-def test_masking_a_hostile_line_takes_as_long_as_the_line_and_no_longer(
-    world: World, text: str
+@pytest.mark.parametrize("text", HOSTILE)
+def test_a_long_hostile_line_is_cut_before_it_is_masked(
+    world: World, monkeypatch: pytest.MonkeyPatch, text: str
 ) -> None:
-    line = {"nonsense": (text * 30_000)[:30_000] + "x"}
-    started_at = time.perf_counter()
-    answer = world.post_lines([line])
-    # Some milliseconds. What takes seconds here would take hours for a batch of 64 MiB.
-    assert time.perf_counter() - started_at < 1
+    # Masking costs what the text is long; a line may be as long as a batch.
+    lengths: list[int] = []
+
+    def masked(kept: str) -> str:
+        lengths.append(len(kept))
+        return numbers.mask(kept)
+
+    monkeypatch.setattr(reading, "mask", masked)
+    answer = world.post_lines([{"nonsense": (text * 30_000)[:30_000] + "x"}])
     assert answer.json["counts"] == {"quarantined": 1}
+    assert 0 < max(lengths) <= reading.MASKED_TEXT_LENGTH_MAX
 
 
 def test_no_line_keeps_its_grant_beyond_what_is_settled_by_it(world: World) -> None:
@@ -1003,7 +1431,7 @@ class Answer:
 
 def request_head(world: World, endpoint: Endpoint, *headers: str) -> bytes:
     lines = [
-        f"{endpoint.method} {endpoint.path} HTTP/1.1",
+        f"{endpoint.method} {endpoint.url(world)} HTTP/1.1",
         "Host: hq",
         "Connection: close",
         "Content-Type: application/json",

@@ -14,8 +14,8 @@ from hq_service.api import bodies
 from hq_service.api.problems import CONTENT_TYPE, PROBLEMS, REMEDIES, Problem
 from hq_service.domain import errors
 from hq_service.domain.errors import HqError
+from hq_service.domain.judgement import OnlineRefusal
 from hq_service.domain.locking import LockRefusal
-from hq_service.domain.settlement import OnlineRefusal
 from tests.support import Hq
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,10 +14,12 @@ from werkzeug.test import TestResponse
 
 from hq_service.api.auth import authenticate
 from hq_service.domain.actors import Role
-from tests.support import Card, Hq, Tables, Till, a_name, a_number
+from tests.support import Card, Hq, Tables, Till, a_name, a_number, sale_line
 
 ADMIN, AUDITOR, SYNC, TERMINAL = Role.ADMIN, Role.AUDITOR, Role.SYNC, Role.TERMINAL
 BATCH = "/v1/offline-batches/<store_id>/<batch_id>"
+TRANSACTION = "/v1/transactions/<store_id>/<terminal_id>/<transaction_id>"
+CASE = "/v1/admin/cases/<uuid:case_id>"
 
 # The blueprints that anybody may call, without a key.
 PUBLIC_BLUEPRINTS = {"health", "api-docs"}
@@ -32,6 +35,9 @@ ALLOWED: dict[tuple[str, str], set[Role]] = {
     ("POST", "/v1/locks"): {TERMINAL},
     ("POST", "/v1/releases"): {TERMINAL},
     ("POST", "/v1/redemptions"): {TERMINAL},
+    ("POST", "/v1/transactions"): {TERMINAL},
+    ("GET", TRANSACTION): {TERMINAL, SYNC, ADMIN, AUDITOR},
+    ("POST", "/v1/voids"): {TERMINAL},
     ("POST", "/v1/offline-batches"): {SYNC, TERMINAL},
     ("GET", BATCH): {SYNC, TERMINAL, ADMIN, AUDITOR},
     ("GET", f"{BATCH}/lines"): {SYNC, TERMINAL, ADMIN, AUDITOR},
@@ -39,7 +45,14 @@ ALLOWED: dict[tuple[str, str], set[Role]] = {
     ("GET", "/v1/admin/parameters"): {ADMIN, AUDITOR},
     ("PATCH", "/v1/admin/parameters"): {ADMIN},
     ("POST", "/v1/admin/instruments"): {ADMIN},
+    ("GET", "/v1/admin/cases"): {ADMIN, AUDITOR},
+    ("GET", CASE): {ADMIN, AUDITOR},
+    ("POST", f"{CASE}/resolutions"): {ADMIN},
+    ("GET", "/v1/admin/locks/<uuid:instrument_id>"): {ADMIN, AUDITOR},
+    ("POST", "/v1/admin/lock-breaks"): {ADMIN},
 }
+# Those of them that answer even when there is nothing.
+ALWAYS_THERE = {"/v1/parameters", "/v1/admin/parameters", "/v1/admin/cases"}
 # What Flask adds to every route.
 AUTOMATIC = {"HEAD", "OPTIONS"}
 
@@ -120,10 +133,9 @@ def nothing_is_written(app: Flask) -> Iterator[None]:
 
 def path_of(rule: str) -> str:
     """Return a path that the rule matches, of things that do not exist."""
-    names = {"<store_id>": "nowhere", "<batch_id>": "nothing", "<code>": "not_found"}
-    for name, value in names.items():
-        rule = rule.replace(name, value)
-    return rule
+    rule = rule.replace("<code>", "not_found")
+    rule = re.sub(r"<uuid:\w+>", "f81d4fae-7dec-11d0-a765-00a0c91e6bf6", rule)
+    return re.sub(r"<\w+>", "nothing", rule)
 
 
 def routes(app: Flask) -> set[tuple[str, str]]:
@@ -175,7 +187,7 @@ def test_a_role_gets_in_where_it_is_allowed_and_nowhere_else(
     answer = world.call(method, path_of(rule), world.as_role(role))
     if role not in ALLOWED[method, rule]:
         assert (answer.status_code, answer.json["code"]) == (403, "forbidden")
-    elif (method, rule) == ("GET", "/v1/parameters") or rule == "/v1/admin/parameters":
+    elif rule in ALWAYS_THERE:
         assert answer.status_code in (200, 422)
     else:
         assert answer.status_code in (404, 422), "let in, and the request itself is at fault"
@@ -232,20 +244,35 @@ def commands(world: World) -> dict[str, dict[str, Any]]:
     lock_id = str(uuid.uuid4())
     named = {"instrument_id": world.card.instrument_id, "lock_id": lock_id}
     wish = {"kind": world.card.kind, "number": world.card.number, "purpose": "redeem"}
+    redemption = {**named, "amount_minor": 1, "currency": "SEK"}
     return {
-        "/v1/locks": wish,
-        "/v1/releases": named,
-        "/v1/redemptions": {**named, "amount_minor": 1, "currency": "SEK"},
+        "/v1/locks": {"line": 1, **wish},
+        "/v1/releases": {"line": 1, **named},
+        "/v1/redemptions": {"line": 1, **redemption},
+        "/v1/transactions": {"lines": [{"line": 1, "operation": "redeem", **redemption}]},
+        "/v1/voids": {"line": 1, "instrument_id": world.card.instrument_id, "reason": "test"},
     }
 
 
-@pytest.mark.parametrize("path", ["/v1/locks", "/v1/releases", "/v1/redemptions"])
+def of_another_card(path: str, body: dict[str, Any]) -> dict[str, Any]:
+    """Return a command of the same kind for a card that is not there."""
+    other = {"instrument_id": str(uuid.uuid4())}
+    if path == "/v1/locks":
+        return {**body, "number": a_number()}
+    if path == "/v1/transactions":
+        return {"lines": [{**body["lines"][0], **other}]}
+    return {**body, **other}
+
+
+@pytest.mark.parametrize(
+    "path", ["/v1/locks", "/v1/releases", "/v1/redemptions", "/v1/transactions", "/v1/voids"]
+)
 def test_a_terminal_speaks_for_itself_only_and_learns_nothing_of_others(
     world: World, app: Flask, path: str
 ) -> None:
     sister, stranger = world.hq.till(world.till.store_id), world.stranger
     body = commands(world)[path]
-    unknown = {**body, "number": a_number()} if path == "/v1/locks" else body
+    unknown = of_another_card(path, body)
     refusals = []
     with Tables.of(app) as tables:
         before = tables.rows()
@@ -258,7 +285,7 @@ def test_a_terminal_speaks_for_itself_only_and_learns_nothing_of_others(
         ):
             for one in (body, unknown):
                 key = {"store_id": store_id, "terminal_id": terminal_id, "transaction_id": "X"}
-                answer = world.till.post(path, {**key, "line": 1, **one})
+                answer = world.till.post(path, {**key, **one})
                 assert (answer.status_code, answer.json["code"]) == (403, "foreign_terminal")
                 refusals.append(without_id(answer))
         assert tables.rows() == before
@@ -347,4 +374,115 @@ def test_a_wrong_number_and_a_wrong_kind_are_answered_alike(
     ]
     for answer in answers:
         assert (answer.status_code, answer.json["code"]) == (404, "instrument_not_found")
+        assert without_id(answer) == without_id(answers[0])
+
+
+def sold(till: Till, card: Card) -> str:
+    """Sell something for a card, and return the transaction."""
+    transaction_id = a_name("X")
+    lock = till.lock(card, transaction_id)
+    assert till.redeem(card, transaction_id, 1, lock.json["lock_id"]).status_code == 201
+    return transaction_id
+
+
+def test_a_terminal_voids_its_own_lines_only(world: World) -> None:
+    sister = world.hq.till(world.till.store_id)
+    transaction_id = sold(sister, world.card)
+    body = {"line": 1, "instrument_id": world.card.instrument_id, "reason": "not mine"}
+    key = {**sister.key_of(transaction_id), **body}
+    balance_minor = world.hq.balance(world.card)
+    for voider in (world.till, world.stranger):
+        answer = voider.post("/v1/voids", key)
+        assert (answer.status_code, answer.json["code"]) == (403, "foreign_terminal")
+    # Nor by naming its own key: that one was never used, and stands for nothing.
+    own = {**world.till.key_of(transaction_id), **body}
+    assert world.till.post("/v1/voids", own).json["funded_minor"] == 0
+    assert world.hq.balance(world.card) == balance_minor
+    assert sister.post("/v1/voids", key).json["funded_minor"] == 1
+    assert world.hq.balance(world.card) == balance_minor + 1
+
+
+def test_a_sale_under_a_sisters_lock_is_not_concluded(world: World) -> None:
+    sister, transaction_id = world.hq.till(world.till.store_id), a_name("X")
+    card = world.hq.issue(100)
+    lock = sister.lock(card, transaction_id)
+    answer = world.till.conclude(transaction_id, sale_line(lock, 1))
+    assert (answer.status_code, answer.json["code"]) == (409, "lock_lost")
+    assert world.hq.balance(card) == 100
+    assert sister.conclude(transaction_id, sale_line(lock, 1)).status_code == 201
+
+
+@pytest.mark.parametrize("role", [Role.TERMINAL, Role.SYNC])
+def test_another_tills_transaction_looks_like_one_that_is_not_there(
+    world: World, role: Role
+) -> None:
+    sister = world.hq.till(world.till.store_id)
+    tills = [world.stranger, sister] if role is TERMINAL else [world.stranger]
+    theirs = [(till, sold(till, world.card)) for till in tills]
+    paths = [f"{till.store_id}/{till.terminal_id}/{sale}" for till, sale in theirs]
+    paths += [f"{till.store_id}/{till.terminal_id}/nothing" for till in tills]
+    paths += [f"{world.till.store_id}/{world.till.terminal_id}/nothing", "nowhere/nobody/nothing"]
+    answers = [world.call("GET", f"/v1/transactions/{path}", world.as_role(role)) for path in paths]
+    for answer in answers:
+        assert (answer.status_code, answer.json["code"]) == (404, "transaction_not_found")
+        assert without_id(answer) == without_id(answers[0])
+    for reader in (ADMIN, AUDITOR):
+        read = world.call("GET", f"/v1/transactions/{paths[0]}", world.as_role(reader))
+        assert [line["outcome"] for line in read.json["lines"]] == ["applied"]
+
+
+def test_a_store_reads_the_transactions_of_its_own_tills(world: World) -> None:
+    path = f"{world.till.store_id}/{world.till.terminal_id}/{sold(world.till, world.card)}"
+    for role in Role:
+        read = world.call("GET", f"/v1/transactions/{path}", world.as_role(role))
+        assert (read.status_code, len(read.json["lines"])) == (200, 1)
+
+
+@pytest.mark.parametrize("role", [Role.SYNC, Role.TERMINAL])
+def test_a_dry_run_is_of_its_own_store_only(
+    world: World, nothing_is_written: None, role: Role
+) -> None:
+    till = world.stranger
+    lines = [till.offline_line(world.card, a_name("X"), 1)]
+    for store_id in (till.store_id, "no-such-store", "HQ"):
+        batch = {"store_id": store_id, "batch_id": "rehearsed", "dry_run": True, "lines": lines}
+        answer = world.call("POST", "/v1/offline-batches", world.as_role(role), **batch)
+        assert (answer.status_code, answer.json["code"]) == (403, "foreign_store")
+
+
+def test_a_dry_run_tells_a_terminal_nothing_of_lines_of_others(
+    world: World, nothing_is_written: None
+) -> None:
+    line = world.stranger.offline_line(world.card, a_name("X"), 1)
+    batch = {"store_id": world.till.store_id, "batch_id": "rehearsed", "dry_run": True}
+    answer = world.till.post("/v1/offline-batches", {**batch, "lines": [line]})
+    [told] = answer.json["results"]
+    assert (told["outcome"], told["codes"]) == ("quarantined", ["foreign_terminal"])
+    assert told["balance_after_minor"] is told["instrument_id"] is None
+
+
+@pytest.mark.parametrize("role", [Role.SYNC, Role.TERMINAL, Role.AUDITOR])
+def test_the_wrong_role_learns_nothing_of_cases_and_locks(world: World, role: Role) -> None:
+    card, till = world.hq.issue(100), world.till
+    lock_id = till.lock(card, a_name("X")).json["lock_id"]
+    posted = world.hq.post_batch(till.store_id, [till.offline_line(card, a_name("X"), 1)])
+    there = [posted.json["results"][0]["case_id"], card.instrument_id]
+    answers = []
+    for case_id, instrument_id in (there, [str(uuid.uuid4())] * 2):
+        breaking = {"instrument_id": instrument_id, "lock_id": lock_id, "reason": "test"}
+        wishes: list[tuple[str, str, dict[str, Any]]] = [
+            ("POST", f"/v1/admin/cases/{case_id}/resolutions", {"resolution": "dismiss"}),
+            ("POST", "/v1/admin/lock-breaks", {**breaking, "accepted_exposure_minor": 0}),
+        ]
+        if role is not AUDITOR:
+            wishes += [
+                ("GET", f"/v1/admin/cases/{case_id}", {}),
+                ("GET", f"/v1/admin/locks/{instrument_id}", {}),
+                ("GET", "/v1/admin/cases?store_id=nowhere", {}),
+            ]
+        answers += [
+            world.call(method, path, world.as_role(role), **body) for method, path, body in wishes
+        ]
+    for answer in answers:
+        assert (answer.status_code, answer.json["code"]) == (403, "forbidden")
         assert without_id(answer) == without_id(answers[0])

@@ -5,7 +5,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from hq_service.domain.settlement import CASE_CODES, Code, OnlineRefusal, Outcome
+from hq_service.domain.judgement import OnlineRefusal
+from hq_service.domain.model import Operation
+from hq_service.domain.outcomes import CASE_CODES, NOTICE_CODES, Code, Outcome
+from hq_service.domain.resolving import Resolution
 
 TEXT = (Path(__file__).resolve().parents[2] / "docs" / "settlement.md").read_text(encoding="utf-8")
 
@@ -16,16 +19,29 @@ def section(title: str) -> str:
     return found[1]
 
 
+def first_column(title: str) -> set[str]:
+    return set(re.findall(r"^\| `([a-z_]+)` \|", section(title), re.MULTILINE))
+
+
 def named(text: str) -> set[str]:
     return set(re.findall(r"`([a-z_]+)`", text))
 
 
 def test_every_outcome_is_documented_and_no_other() -> None:
-    assert set(re.findall(r"^\| `([a-z]+)` \|", section("Outcomes"), re.MULTILINE)) == set(Outcome)
+    assert first_column("Outcomes") == set(Outcome)
 
 
-def test_every_code_is_in_the_table() -> None:
-    assert set(Code) <= named(section("The table"))
+def test_every_code_is_in_the_table_or_among_the_notices() -> None:
+    assert set(Code) <= named(section("The table")) | named(section("Notices"))
+
+
+def test_the_codes_that_make_a_notice_are_those_documented() -> None:
+    assert named(section("Notices")) == set(NOTICE_CODES)
+
+
+def test_every_operation_and_resolution_is_documented() -> None:
+    assert first_column("Operations") == set(Operation)
+    assert first_column("Resolutions") == set(Resolution)
 
 
 def test_the_codes_that_open_a_case_are_those_documented() -> None:

@@ -411,7 +411,9 @@ def assert_as_told_before(scene: Scene, again: Mapping[str, Sequence[Answer]]) -
         assert answer.is_replay == (answer.status == 200)
         if earlier.told is not None:
             assert answer.is_replay
-            assert answer.body == earlier.told
+            # How far a journal has arrived is told as it is now.
+            moving = {"journals": None}
+            assert {**answer.body, **moving} == {**earlier.told, **moving}
     for answer in again["batches"]:
         for line in answer.body["results"]:
             assert line["outcome"] in ("applied", "duplicate")

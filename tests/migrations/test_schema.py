@@ -102,7 +102,9 @@ def test_nullability_and_collation_are_mapped_as_they_are(
     columns = rows(
         catalogue,
         "SELECT table_name, column_name, is_nullable = 'YES', collation_name"
-        " FROM information_schema.columns WHERE table_schema = 'public'"
+        " FROM information_schema.columns JOIN information_schema.tables"
+        " USING (table_schema, table_name)"
+        " WHERE table_schema = 'public' AND table_type = 'BASE TABLE'"
         " AND table_name <> 'alembic_version'",
     )
     found = {(table, name): (nullable, collation) for table, name, nullable, collation in columns}
@@ -396,6 +398,12 @@ GOOD: dict[str, dict[str, Any]] = {
         "created_at": AT,
     },
     "terminal_presence": {"store_id": "S001", "terminal_id": "T01"},
+    "terminal_journals": {
+        "store_id": "S001",
+        "terminal_id": "T01",
+        "journal_id": "J1",
+        "arrived": "{[1,8),[9,12)}",
+    },
     "parameter_revisions": {
         "revision": 1,
         "store_id": "S001",
@@ -420,6 +428,7 @@ GOOD: dict[str, dict[str, Any]] = {
         "label": "test",
         "created_at": AT,
     },
+    "issue_references": {"reference": "R1", "issued_at": AT, "issued_by": "admin"},
     "offline_batches": {
         "store_id": "S001",
         "batch_id": "B1",
@@ -429,7 +438,6 @@ GOOD: dict[str, dict[str, Any]] = {
         "received_by": "sync",
         "parameters_revision": 1,
     },
-    "issue_references": {"reference": "spring sale", "issued_at": AT},
     "offline_batch_parts": {"store_id": "S001", "batch_id": "B1", "part": 0, "lines": b"[]"},
     "quarantined_lines": {
         "store_id": "S001",
@@ -449,7 +457,8 @@ GOOD: dict[str, dict[str, Any]] = {
         "operation": "redeem",
         "instrument_id": CARD,
         "amount_minor": 100,
-        "shortfall_minor": 0,
+        "shortfall_minor": 60,
+        "recovered_minor": 20,
         "currency": "SEK",
         "opened_at": AT,
     },
@@ -533,11 +542,12 @@ OTHER: dict[str, dict[str, Any]] = {
     "stores": {"store_id": "S002"},
     "terminals": {"terminal_id": "T02"},
     "terminal_presence": {"terminal_id": "T02"},
+    "terminal_journals": {"journal_id": "J2"},
     "parameter_revisions": {"revision": 2},
     "parameter_acknowledgements": {"revision": 2},
     "api_keys": {"key_id": "k2"},
+    "issue_references": {"reference": "R2"},
     "offline_batches": {"batch_id": "B2"},
-    "issue_references": {"reference": "autumn sale"},
     "offline_batch_parts": {"part": 1},
     "quarantined_lines": {"position": 1},
     "cases": {"case_id": MEMO},
@@ -547,8 +557,12 @@ OTHER: dict[str, dict[str, Any]] = {
     "voids": {"line": 2},
     "offline_lines": {"position": 1},
 }
+TENDER = {"tender_amount_minor": 10, "tender_currency": "EUR", "exchange_rate": "10.4375"}
 MEMO_ROW = {"kind": "credit_memo"}
 NOBODY = {"terminal_id": "T99"}
+CASE_KEY = ("transaction_id", "line", "operation", "instrument_id", "amount_minor", "currency")
+NO_SHORTFALL = {"shortfall_minor": 0, "recovered_minor": 0}
+NO_KEY = {**dict.fromkeys(CASE_KEY), **NO_SHORTFALL}
 
 # Constraint -> what it must refuse, each row of which breaks that one rule and no other.
 BROKEN: dict[str, list[dict[str, Any]]] = {
@@ -556,6 +570,7 @@ BROKEN: dict[str, list[dict[str, Any]]] = {
     "ck_terminals_terminal_id_not_empty": [{"terminal_id": ""}],
     "fk_terminals_store_id_stores": [{"store_id": "S999"}],
     "fk_terminal_presence_store_id_terminals": [NOBODY, {"store_id": "S999"}],
+    "fk_terminal_journals_store_id_terminals": [NOBODY, {"store_id": "S999"}],
     "ck_parameter_revisions_revision_positive": [{"revision": 0}, {"revision": -1}],
     "ck_parameter_revisions_values_object": [{"values": "[]"}, {"values": "1"}],
     "ck_parameter_revisions_reason_not_empty": [{"reason": ""}],
@@ -587,12 +602,18 @@ BROKEN: dict[str, list[dict[str, Any]]] = {
     "fk_offline_batch_parts_store_id_offline_batches": [{"batch_id": "B9"}],
     "fk_quarantined_lines_store_id_offline_batches": [{"batch_id": "B9"}],
     "ck_cases_outcome": [{"outcome": "duplicate"}, {"outcome": "rejected"}],
-    "ck_cases_key_all_or_nothing": [{"line": None}, {"terminal_id": None}, {"currency": None}],
-    "ck_cases_shortfall_range": [{"shortfall_minor": -1}, {"shortfall_minor": 101}],
-    "ck_cases_resolution": [{**RESOLVED, "resolution": "ignore"}],
-    "ck_cases_resolution_all_or_nothing": [
-        {**RESOLVED, name: None} for name in ("resolution", "resolved_at", "resolved_by")
+    "ck_cases_key_all_or_nothing": [
+        *({name: None} for name in CASE_KEY),
+        {"terminal_id": None},
+        {**dict.fromkeys(CASE_KEY), "line": 1, **NO_SHORTFALL},
     ],
+    "ck_cases_shortfall_range": [{"shortfall_minor": 101}],
+    "ck_cases_recovered_range": [{"recovered_minor": -1}, {"recovered_minor": 61}],
+    "ck_cases_resolution": [
+        {**RESOLVED, "resolution": "ignore"},
+        {**RESOLVED, "resolution": "released"},
+    ],
+    "ck_cases_resolution_all_or_nothing": [{**RESOLVED, name: None} for name in RESOLVED],
     "ck_instruments_bucket": [{"bucket": 7}, {"bucket": 1024}, {"bucket": -8}],
     "ck_instruments_kind": [{"kind": "voucher"}],
     "ck_instruments_currency": [{"currency": "sek"}, {"currency": "SEKK"}, {"currency": ""}],
@@ -626,7 +647,11 @@ BROKEN: dict[str, list[dict[str, Any]]] = {
     "ck_lock_events_broken_has_reason": [{"ended": "broken"}],
     "fk_postings_bucket_instruments": [{"bucket": 8, "instrument_id": MEMO}, {"bucket": 9}],
     "ck_postings_entry": [{"entry": "correction"}],
-    "ck_postings_operation": [{"operation": "release"}, {"operation": "adjust"}],
+    "ck_postings_operation": [
+        {"operation": "release"},
+        {"operation": "void"},
+        {"operation": "adjust"},
+    ],
     "ck_postings_amount_is_funded_and_shortfall": [{"amount_minor": 99}, {"shortfall_minor": 1}],
     "ck_postings_amounts_not_negative": [
         {"funded_minor": -1, "shortfall_minor": 101, "change_minor": -1},
@@ -637,6 +662,7 @@ BROKEN: dict[str, list[dict[str, Any]]] = {
     "ck_postings_version_positive": [{"version": 0}],
     "ck_postings_lock_id_with_locked_at": [{"lock_id": None}, {"locked_at": None}],
     "ck_postings_original_all_or_nothing": [{**ORIGINAL, name: None} for name in ORIGINAL],
+    "ck_postings_tender_all_or_nothing": [{**TENDER, name: None} for name in TENDER],
     "uq_postings_business_key": [{"line": 1}],
     "uq_postings_lock_id": [{"lock_id": LOCK}],
     "ck_voids_bucket": [{"bucket": 8}],
@@ -645,6 +671,8 @@ BROKEN: dict[str, list[dict[str, Any]]] = {
     "ck_offline_lines_held_has_case": [{"outcome": "held"}],
     "ck_offline_lines_shortfall_has_case": [{"shortfall_minor": 1}],
 }
+# Tables, and columns with values in the good rows, that came with the second migration.
+SINCE_0002 = {"terminal_journals", "recovered_minor"}
 SQLSTATES = {"ck": CHECK, "uq": UNIQUE, "pk": UNIQUE, "fk": FOREIGN}
 RULES = """
 SELECT c.conname::text, c.conrelid::regclass::text FROM pg_constraint AS c
@@ -747,3 +775,55 @@ def test_a_reversal_of_a_line_does_not_need_another_lock(
     reversal = {**OTHER["postings"], "line": 1, "entry": "reversal", "lock_id": LOCK}
     with furnished.transaction(force_rollback=True):
         insert(furnished, "postings", {**GOOD["postings"], **reversal})
+
+
+@pytest.mark.parametrize(
+    ("table", "change"),
+    [
+        ("cases", {**NO_KEY, "outcome": "noticed", "detail": "J1 8-8"}),
+        ("cases", {**NO_KEY, "outcome": "noticed", "terminal_id": None}),
+        ("cases", {**NO_KEY, "outcome": "quarantined", "terminal_id": None, "position": 0}),
+        ("cases", {"recovered_minor": 60, **RESOLVED, "resolution": "recover"}),
+        ("cases", {**RESOLVED, "resolution": "voided"}),
+        ("cases", {**RESOLVED, "resolution": "arrived"}),
+        ("postings", TENDER),
+        ("postings", {"operation": "recover", "entry": "resolution", **ORIGINAL}),
+        ("offline_lines", {**TENDER, "operation": "refund", "reason": "no receipt"}),
+        ("offline_batches", {"control_totals": '{"sent": {}, "counted": {}}'}),
+        ("quarantined_lines", {**KEY, "journal_id": "J1", "sequence": 7}),
+        ("terminal_journals", {"arrived": "{}"}),
+    ],
+)
+def test_what_settlement_in_full_needs_is_taken(
+    furnished: psycopg.Connection[Any], table: str, change: dict[str, Any]
+) -> None:
+    with furnished.transaction(force_rollback=True):
+        insert(furnished, table, {**GOOD[table], **OTHER[table], **change})
+
+
+def test_a_database_with_money_in_it_is_upgraded_and_loses_nothing(empty: str) -> None:
+    # What the first version wrote must fit the second: nobody starts from an empty database.
+    command.upgrade(configuration(empty), "0001")
+    before = {
+        table: {name: value for name, value in row.items() if name not in SINCE_0002}
+        for table, row in GOOD.items()
+        if table not in SINCE_0002
+    }
+    with psycopg.connect(psycopg_url(empty), autocommit=True) as connection:
+        for table, row in before.items():
+            insert(connection, table, row)
+        command.upgrade(configuration(empty), "head")
+        for table in before:
+            assert rows(connection, f"SELECT count(*) FROM {table}") == [(1,)], table
+        assert rows(connection, "SELECT recovered_minor, detail FROM cases") == [(0, None)]
+        booked = "SELECT account, debit_minor, credit_minor FROM ledger_entries ORDER BY account"
+        assert rows(connection, booked) == [("liability", 0, 100), ("store_clearing", 100, 0)]
+        command.downgrade(configuration(empty), "0001")
+        for table in before:
+            assert rows(connection, f"SELECT count(*) FROM {table}") == [(1,)], table
+
+
+def test_there_is_one_view_and_it_stores_nothing(catalogue: psycopg.Connection[Any]) -> None:
+    views = "SELECT relname, relkind::text FROM pg_class WHERE relkind IN ('v', 'm')"
+    public = f"{views} AND relnamespace = 'public'::regnamespace"
+    assert rows(catalogue, public) == [("ledger_entries", "v")]

@@ -9,11 +9,11 @@ from typing import Any
 from uuid import UUID
 
 from hq_service.domain.grants import Grant, GrantKeys
+from hq_service.domain.judgement import Context
 from hq_service.domain.keyring import Keyring
 from hq_service.domain.model import BusinessKey, Instrument, Line, Lock, Terminal
 from hq_service.domain.numbers import uuid7
 from hq_service.domain.parameters import Parameters
-from hq_service.domain.settlement import Context
 
 NOW = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
 KEYRING = Keyring(bytes(range(32)), GrantKeys({"k1": bytes(range(32, 64))}))
@@ -99,6 +99,7 @@ def a_grant(key: BusinessKey | None = None, amount_minor: int = 100, **more: Any
         "instrument_id": CARD_ID,
         "kind": "gift_card",
         "currency": "SEK",
+        "number_last4": "0001",
         "amount_minor": amount_minor,
         "revision": 1,
         "issued_at": NOW - timedelta(minutes=5),

@@ -7,20 +7,18 @@ from datetime import timedelta
 
 import pytest
 
-from hq_service.domain.model import Instrument
-from hq_service.domain.parameters import Parameters
-from hq_service.domain.settlement import (
-    Code,
+from hq_service.domain.judgement import (
     GoneLock,
     Judgement,
     Known,
-    LineResult,
     LockEffect,
     OnlineRefusal,
-    Outcome,
     judge,
     refusal_online,
 )
+from hq_service.domain.model import Instrument
+from hq_service.domain.outcomes import Code, LineResult, Outcome
+from hq_service.domain.parameters import Parameters
 from tests.unit.builders import (
     KEYRING,
     NOW,

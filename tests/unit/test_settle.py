@@ -9,21 +9,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hq_service.domain.judgement import Context, GoneLock, Known
 from hq_service.domain.model import Instrument, Line, UnreadableLine
-from hq_service.domain.settlement import (
-    Context,
-    GoneLock,
-    Known,
-    Outcome,
-    Settlement,
-    conclude,
-    settle,
-)
+from hq_service.domain.outcomes import Outcome
+from hq_service.domain.settlement import Settlement, conclude, settle
 from tests.unit.builders import (
     CARD_ID,
+    KEYRING,
     YES,
     a_card,
     a_context,
+    a_grant,
     a_key,
     a_line,
     a_lock,
@@ -275,7 +271,41 @@ def test_concluding_online_is_a_settlement_of_one() -> None:
     lock = a_lock()
     line = a_line(amount_minor=60, lock_id=lock.lock_id)
     card: Instrument = a_card(100, lock=lock)
-    online = conclude(line, card, Known(), a_context(is_offline=False))
+    online = conclude([line], {CARD_ID: card}, Known(), a_context(is_offline=False))
     assert isinstance(online, Settlement)
     offline = settle([line], {CARD_ID: card}, Known(), a_context(is_offline=False))
     assert online == offline
+
+
+def test_a_line_whose_grant_names_a_spent_lock_is_held_whatever_lock_it_names_itself() -> None:
+    grant = a_grant()
+    known = Known(consumed_locks={grant.lock_id: a_key("X0")})
+    line = a_line(lock_id=a_uuid(), grant=KEYRING.sign(grant))
+    settlement = settle([line], {CARD_ID: a_card()}, known, a_context())
+    assert settlement.results[0].codes == ("lock_already_used",)
+
+
+def test_a_line_that_is_given_nothing_does_not_use_up_a_memo() -> None:
+    theirs = a_lock(a_key("X9", terminal_id="T02"), 100, granted=True)
+    memo = a_memo(100, lock=theirs)
+    settlement, found, _ = settled([a_line(amount_minor=1)], {CARD_ID: memo}, Known(), a_context())
+    assert settlement.results[0].shortfall_minor == 1
+    assert (found[CARD_ID].status, found[CARD_ID].balance_minor) == ("active", 100)
+    assert found[CARD_ID].lock == theirs
+
+
+@pytest.mark.parametrize("status", ["blocked", "expired"])
+def test_the_remainder_of_a_doubtful_memo_is_as_doubtful(status: str) -> None:
+    memo = a_memo(100, status=status)
+    _, found, _ = settled([a_line(amount_minor=1)], {CARD_ID: memo}, Known(), a_context())
+    remainder = found[found[CARD_ID].remainder_id]
+    assert (remainder.status, remainder.balance_minor) == (status, 99)
+
+
+def test_a_line_sent_by_a_stranger_first_still_opens_its_own_case() -> None:
+    line = a_line(amount_minor=500)
+    stranger = settle([line], {CARD_ID: a_card()}, Known(), a_context(terminals=("T02",)))
+    owner = settle([line], {CARD_ID: a_card()}, Known(), a_context())
+    assert stranger.results[0].outcome == "quarantined"
+    assert owner.results[0].shortfall_minor == 400
+    assert stranger.results[0].case_id != owner.results[0].case_id

@@ -10,7 +10,7 @@ from hq_service.api.blueprints import Blueprint, keyring
 from hq_service.api.schemas.administration import IssuedSchema, IssueRequestSchema
 from hq_service.api.selling import REPLAYED, instrument_members
 from hq_service.domain.actors import Role
-from hq_service.operations import instruments
+from hq_service.operations import instruments, waiting
 from hq_service.operations.clock import now
 
 blueprint = Blueprint("admin-instruments", "Instruments, for administrators")
@@ -34,9 +34,11 @@ def issue_instrument(
             wish["amount_minor"],
             wish.get("number"),
         ),
+        auth.current_actor(),
         keyring(),
         now(),
     )
+    waiting.judge_again(keyring(), now())  # sales may have come before their card
     body = {
         "reference": wish["reference"],
         "instrument": instrument_members(issued.instrument),

@@ -9,15 +9,14 @@ from typing import Any
 from marshmallow import Schema, ValidationError, fields, validate
 
 from hq_service.api.schemas.common import (
-    REASON_LENGTH_MAX,
     InstrumentSchema,
     StrictSchema,
-    StrictText,
     amount_minor,
     currency,
     identifier,
     kind,
     number,
+    reason,
 )
 
 _PLAIN_NAME = re.compile(r"[a-z][a-z_]{0,63}")
@@ -46,7 +45,7 @@ class ParametersEditSchema(StrictSchema):
         required=True,
         validate=[validate.Length(min=1), _have_plain_names],
     )
-    reason = StrictText(required=True, validate=validate.Length(1, REASON_LENGTH_MAX))
+    reason = reason()
 
 
 class IssueRequestSchema(StrictSchema):

@@ -12,6 +12,7 @@ from marshmallow import INCLUDE, RAISE, Schema, ValidationError, fields, validat
 
 from hq_service.domain.model import HQ, Kind
 from hq_service.domain.money import AMOUNT_MINOR_MAX, CURRENCY_EXPONENTS
+from hq_service.domain.numbers import mask
 from hq_service.domain.reading import IDENTIFIER_PATTERN, LINE_NUMBER_MAX
 
 REASON_LENGTH_MAX = 500
@@ -58,6 +59,15 @@ class StrictText(fields.String):
         return text
 
 
+class Reason(StrictText):
+    """Why somebody did something. It is kept: a card number in it is masked first."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **keywords: Any) -> Any:
+        text = super()._deserialize(value, attr, data, **keywords)
+        # One that is too long is refused anyway: not worth reading it.
+        return mask(text) if len(text) <= REASON_LENGTH_MAX else text
+
+
 class StrictUuid(fields.UUID):
     """A UUID in its usual form, in small letters or capitals; never nil."""
 
@@ -77,13 +87,25 @@ def identifier(**keywords: Any) -> StrictText:
     )
 
 
-def amount_minor(minimum: int = 1, **keywords: Any) -> StrictInteger:
+def own_store_id() -> StrictText:
+    """Return a field for the store of a terminal: never the name that HQ books under."""
+    return StrictText(
+        required=True,
+        validate=[validate.Regexp(rf"^{IDENTIFIER_PATTERN}\Z"), not_headquarters],
+    )
+
+
+def reason(*, required: bool = True) -> Reason:
+    """Return a field for why somebody did something."""
+    return Reason(required=required, validate=validate.Length(1, REASON_LENGTH_MAX))
+
+
+def amount_minor(*, required: bool = True) -> StrictInteger:
     """Return a field for an amount in the currency's smallest unit."""
     return StrictInteger(
-        required=True,
-        validate=validate.Range(minimum, AMOUNT_MINOR_MAX),
+        required=required,
+        validate=validate.Range(1, AMOUNT_MINOR_MAX),
         metadata={"format": "int64", "description": "In the currency's smallest unit."},
-        **keywords,
     )
 
 
@@ -102,7 +124,7 @@ def number(*, required: bool = True) -> StrictText:
     )
 
 
-def currency() -> StrictText:
+def currency(*, required: bool = True) -> StrictText:
     """Return a field for a currency code of ISO 4217."""
 
     def is_known(value: str) -> None:
@@ -110,7 +132,7 @@ def currency() -> StrictText:
             raise ValidationError("Must be a currency code of ISO 4217.")
 
     return StrictText(
-        required=True, validate=is_known, metadata={"pattern": "^[A-Z]{3}$", "example": "SEK"}
+        required=required, validate=is_known, metadata={"pattern": "^[A-Z]{3}$", "example": "SEK"}
     )
 
 
@@ -123,10 +145,7 @@ def not_headquarters(value: str) -> None:
 class BusinessKeySchema(StrictSchema):
     """The identity of a line, online and offline alike, for ever."""
 
-    store_id = StrictText(
-        required=True,
-        validate=[validate.Regexp(rf"^{IDENTIFIER_PATTERN}\Z"), not_headquarters],
-    )
+    store_id = own_store_id()
     terminal_id = identifier()
     transaction_id = identifier()
     line = StrictInteger(required=True, validate=validate.Range(1, LINE_NUMBER_MAX))

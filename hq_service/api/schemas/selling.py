@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
-from marshmallow import Schema, fields, validate
+from collections.abc import Mapping
+from typing import Any
+
+from marshmallow import Schema, ValidationError, fields, validate, validates_schema
 
 from hq_service.api.schemas.common import (
     BusinessKeySchema,
     InstrumentSchema,
+    StrictInteger,
     StrictSchema,
     StrictText,
     StrictUuid,
     amount_minor,
     currency,
+    identifier,
     kind,
     number,
+    own_store_id,
+    reason,
 )
-from hq_service.domain.model import Purpose
+from hq_service.domain.model import Operation, Purpose, TransactionStatus
+from hq_service.domain.reading import EXCHANGE_RATE_PATTERN, LINE_NUMBER_MAX
+from hq_service.operations.transactions import LINES_MAX
 
 
 class BalanceInquirySchema(StrictSchema):
@@ -36,8 +45,37 @@ class LockRequestSchema(BusinessKeySchema):
     """A wish to lock an instrument for one line of a transaction."""
 
     kind = kind()
-    number = number()
-    purpose = StrictText(required=True, validate=validate.OneOf([Purpose.REDEEM.value]))
+    number = number(required=False)
+    purpose = StrictText(
+        required=True, validate=validate.OneOf([purpose.value for purpose in Purpose])
+    )
+    amount_minor = amount_minor(required=False)
+    currency = currency(required=False)
+
+    @validates_schema
+    def members_of_the_purpose(self, data: Mapping[str, Any], **_: Any) -> None:
+        """Each purpose has members of its own: an amount for credits, a currency for an issue."""
+        purpose = data.get("purpose")
+        needed, allowed = _LOCK_MEMBERS.get(str(purpose), (frozenset(), frozenset()))
+        faults = {name: [f"Is needed to {purpose}."] for name in needed if name not in data}
+        for name in ("number", "amount_minor", "currency"):
+            if name in data and name not in allowed:
+                faults[name] = [f"Does not belong to a lock to {purpose}."]
+        if faults:
+            raise ValidationError(faults)
+
+
+# Purpose -> what it needs, what it may have.
+_LOCK_MEMBERS: Mapping[str, tuple[frozenset[str], frozenset[str]]] = {
+    Purpose.REDEEM: (frozenset({"number"}), frozenset({"number"})),
+    Purpose.CASH_OUT: (frozenset({"number"}), frozenset({"number"})),
+    Purpose.LOAD: (frozenset({"number", "amount_minor"}), frozenset({"number", "amount_minor"})),
+    Purpose.REFUND: (frozenset({"number", "amount_minor"}), frozenset({"number", "amount_minor"})),
+    Purpose.ISSUE: (
+        frozenset({"amount_minor", "currency"}),
+        frozenset({"number", "amount_minor", "currency"}),
+    ),
+}
 
 
 class LeaseSchema(Schema):
@@ -63,6 +101,11 @@ class LockSchema(Schema):
     purpose = fields.String(required=True)
     max_amount_minor = fields.Integer(required=True)
     instrument = fields.Nested(InstrumentSchema, required=True)
+    number = fields.String(
+        required=True,
+        allow_none=True,
+        metadata={"description": "The number that HQ made for an issue; null otherwise."},
+    )
     lease = fields.Nested(LeaseSchema, required=True)
     offline = fields.Nested(OfflineSchema, required=True)
 
@@ -97,12 +140,9 @@ class RemainderSchema(Schema):
     number = fields.String(required=True)
 
 
-class RedemptionSchema(Schema):
-    """A concluded redemption; the instrument is unlocked."""
+class ConcludedLineSchema(Schema):
+    """A concluded line; its instrument is unlocked."""
 
-    store_id = fields.String(required=True)
-    terminal_id = fields.String(required=True)
-    transaction_id = fields.String(required=True)
     line = fields.Integer(required=True)
     operation = fields.String(required=True)
     instrument_id = fields.UUID(required=True)
@@ -112,7 +152,117 @@ class RedemptionSchema(Schema):
     remainder = fields.Nested(RemainderSchema, allow_none=True)
 
 
-class OfflineLineSchema(Schema):
+class RedemptionSchema(ConcludedLineSchema):
+    """A concluded redemption; the instrument is unlocked."""
+
+    store_id = fields.String(required=True)
+    terminal_id = fields.String(required=True)
+    transaction_id = fields.String(required=True)
+
+
+class OriginalSchema(BusinessKeySchema):
+    """The line that a linked refund gives back."""
+
+
+class TenderSchema(StrictSchema):
+    """What the till took in another currency; stored as told, never recomputed."""
+
+    amount_minor = amount_minor()
+    currency = currency()
+    exchange_rate = StrictText(required=True, validate=validate.Regexp(EXCHANGE_RATE_PATTERN))
+
+
+class SaleLineSchema(StrictSchema):
+    """One line of a sale, under a lock that was taken for it."""
+
+    line = StrictInteger(required=True, validate=validate.Range(1, LINE_NUMBER_MAX))
+    operation = StrictText(
+        required=True, validate=validate.OneOf([purpose.value for purpose in Purpose])
+    )
+    instrument_id = StrictUuid(required=True)
+    lock_id = StrictUuid(required=True)
+    amount_minor = amount_minor()
+    currency = currency()
+    original = fields.Nested(OriginalSchema)
+    reason = reason(required=False)
+    tender = fields.Nested(TenderSchema)
+
+    @validates_schema
+    def refunds_are_linked_or_explained(self, data: Mapping[str, Any], **_: Any) -> None:
+        """A refund names its original, or a reason for having none."""
+        is_refund = data.get("operation") == Purpose.REFUND
+        if "original" in data and not is_refund:
+            raise ValidationError("Only a refund has an original.", "original")
+        if is_refund and "original" not in data and "reason" not in data:
+            raise ValidationError("A refund without an original needs a reason.", "reason")
+
+
+class SaleSchema(StrictSchema):
+    """A sale with its lines, concluded all or none."""
+
+    store_id = own_store_id()
+    terminal_id = identifier()
+    transaction_id = identifier()
+    lines = fields.List(
+        fields.Nested(SaleLineSchema), required=True, validate=validate.Length(1, LINES_MAX)
+    )
+
+
+class ConcludedSaleSchema(Schema):
+    """A concluded sale."""
+
+    store_id = fields.String(required=True)
+    terminal_id = fields.String(required=True)
+    transaction_id = fields.String(required=True)
+    lines = fields.List(fields.Nested(ConcludedLineSchema), required=True)
+
+
+class KnownLineSchema(Schema):
+    """One thing that HQ knows of a line."""
+
+    line = fields.Integer(required=True)
+    operation = fields.String(required=True)
+    instrument_id = fields.UUID(required=True)
+    amount_minor = fields.Integer(required=True)
+    currency = fields.String(required=True, allow_none=True)
+    outcome = fields.String(required=True, metadata={"enum": ["applied", "voided", "held"]})
+    codes = fields.List(fields.String(), required=True)
+    funded_minor = fields.Integer(required=True)
+    shortfall_minor = fields.Integer(required=True)
+    balance_after_minor = fields.Integer(required=True, allow_none=True)
+    known_at = fields.AwareDateTime(required=True)
+
+
+class KnownTransactionSchema(Schema):
+    """What HQ knows of a transaction; a line may have more than one entry."""
+
+    lines = fields.List(fields.Nested(KnownLineSchema), required=True)
+
+
+class VoidRequestSchema(BusinessKeySchema):
+    """That a business key shall have no effect."""
+
+    instrument_id = StrictUuid(required=True)
+    reason = reason()
+
+
+class VoidSchema(Schema):
+    """A voided line: what was given back or taken, if it had had an effect."""
+
+    store_id = fields.String(required=True)
+    terminal_id = fields.String(required=True)
+    transaction_id = fields.String(required=True)
+    line = fields.Integer(required=True)
+    instrument_id = fields.UUID(required=True)
+    outcome = fields.String(required=True)
+    codes = fields.List(fields.String(), required=True)
+    funded_minor = fields.Integer(required=True)
+    shortfall_minor = fields.Integer(required=True)
+    balance_after_minor = fields.Integer(required=True, allow_none=True)
+    case_id = fields.UUID(required=True, allow_none=True)
+
+
+class OfflineLineSchema(StrictSchema):
     """One line of an offline batch. Documentation only: lines are read one by one, so that a bad
     one never stops the others.
     """
@@ -122,8 +272,8 @@ class OfflineLineSchema(Schema):
     sequence = fields.Integer(required=True)
     transaction_id = fields.String(required=True)
     line = fields.Integer(required=True)
-    status = fields.String(metadata={"enum": ["concluded", "suspended", "training"]})
-    operation = fields.String(required=True, metadata={"enum": ["redeem", "release"]})
+    status = fields.String(metadata={"enum": [one.value for one in TransactionStatus]})
+    operation = fields.String(required=True, metadata={"enum": [one.value for one in Operation]})
     instrument_id = fields.UUID()
     kind = fields.String()
     number = fields.String()
@@ -132,14 +282,28 @@ class OfflineLineSchema(Schema):
     lock_id = fields.UUID()
     grant = fields.String()
     parameter_revision = fields.Integer()
+    original = fields.Nested(OriginalSchema)
+    reason = fields.String()
+    tender_amount_minor = fields.Integer()
+    tender_currency = fields.String()
+    exchange_rate = fields.String()
     concluded_at = fields.AwareDateTime(required=True)
 
 
-class OfflineBatchRequestSchema(Schema):
-    """An offline batch."""
+class ControlTotalsSchema(StrictSchema):
+    """What the sender counted: all lines, and the sum of their amounts by currency."""
+
+    lines_count = fields.Integer(required=True)
+    amounts_minor = fields.Dict(keys=fields.String(), values=fields.Integer(), required=True)
+
+
+class OfflineBatchRequestSchema(StrictSchema):
+    """An offline batch. As NDJSON the first line has everything but ``lines``."""
 
     batch_id = fields.String(required=True)
     store_id = fields.String(required=True)
+    dry_run = fields.Boolean()
+    control_totals = fields.Nested(ControlTotalsSchema)
     lines = fields.List(fields.Nested(OfflineLineSchema), required=True)
 
 
@@ -162,6 +326,22 @@ class LineResultSchema(Schema):
     reason = fields.String(required=True, allow_none=True)
 
 
+class GapSchema(Schema):
+    """Numbers of a journal that have not arrived."""
+
+    first = fields.Integer(required=True)
+    last = fields.Integer(required=True)
+
+
+class JournalSchema(Schema):
+    """How far a journal has arrived: the till may purge up to ``acknowledged_through``."""
+
+    terminal_id = fields.String(required=True)
+    journal_id = fields.String(required=True)
+    acknowledged_through = fields.Integer(required=True)
+    gaps = fields.List(fields.Nested(GapSchema), required=True)
+
+
 class OfflineBatchStateSchema(Schema):
     """How far a batch is settled."""
 
@@ -172,6 +352,7 @@ class OfflineBatchStateSchema(Schema):
     lines_count = fields.Integer(required=True)
     settled_count = fields.Integer(required=True)
     counts = fields.Dict(keys=fields.String(), values=fields.Integer(), required=True)
+    journals = fields.List(fields.Nested(JournalSchema), required=True)
 
 
 class OfflineBatchSchema(OfflineBatchStateSchema):

@@ -5,7 +5,7 @@ SELECT position, terminal_id, transaction_id, line, instrument_id, outcome, orig
   FROM offline_lines
  WHERE store_id = %(store_id)s AND batch_id = %(batch_id)s AND position > %(after)s
  UNION ALL
-SELECT position, NULL, NULL, NULL, NULL, 'quarantined', NULL,
+SELECT position, terminal_id, transaction_id, line, NULL, 'quarantined', NULL,
        codes, 0, 0, NULL, case_id, NULL,
        reason
   FROM quarantined_lines
