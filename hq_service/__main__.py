@@ -2,4 +2,4 @@
 
 from hq_service.cli import main
 
-main()
+main(prog_name="hq")

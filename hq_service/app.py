@@ -19,6 +19,9 @@ from hq_service.api.schemas.selling import OfflineBatchRequestSchema
 from hq_service.settings import Settings, settings_from
 from hq_service.store import database
 
+DATABASE_ERRORS = database.DATABASE_ERRORS
+"""What a command may meet that has no operation around it."""
+
 BLUEPRINTS = (
     health.blueprint,
     selling.blueprint,

@@ -17,7 +17,8 @@ from alembic import command
 from alembic.config import Config
 
 from hq_service import __version__
-from hq_service.app import create_app, disconnect
+from hq_service.api import problems
+from hq_service.app import DATABASE_ERRORS, create_app, disconnect
 from hq_service.domain.actors import Actor, Role
 from hq_service.domain.errors import HqError
 from hq_service.domain.keyring import Keyring
@@ -42,7 +43,12 @@ class Group(click.Group):
         except (SettingsError, EmbeddedPostgresError) as error:
             raise click.ClickException(str(error)) from error
         except HqError as error:
-            raise click.ClickException(f"{error.code}: {error}") from error
+            raise click.ClickException(explained(error)) from error
+        except DATABASE_ERRORS as error:
+            raise click.ClickException(
+                "The database does not answer, or not as it should"
+                f" ({type(error).__name__}). See that it runs and that DATABASE_URL is right."
+            ) from error
 
 
 @click.group(cls=Group)
@@ -76,6 +82,14 @@ def serve(port: int | None) -> None:
         sys.executable,
         [sys.executable, "-m", "gunicorn", "--config", str(configuration)],
     )
+
+
+def explained(error: HqError) -> str:
+    """Return an error for a person at a terminal: what it is, where, and what to do."""
+    kind = problems.PROBLEMS[error.code]
+    remedy = error.detail or problems.REMEDIES.get(error.code, "")
+    places = [f"{one['pointer']}: {one['detail']}" for one in error.members.get("errors", ())]
+    return "\n  ".join([f"{error.code}: {kind.title}. {remedy}", *places])
 
 
 @main.group()
@@ -160,26 +174,34 @@ def settle_file(files: tuple[Path, ...]) -> None:
     with _application() as settings:
         keyring = _keyring(settings)
         for path in files:
-            envelope, lines = offline_batches.read(
-                path.read_bytes(),
-                keyring,
-                now(),
-                is_ndjson=path.suffix == ".ndjson",
-                lines_max=settings.batch_lines_max,
-            )
-            is_new = offline_batches.receive(envelope, lines, COMMAND_LINE, now())
-            offline_batches.settle_store(
-                envelope.store_id,
-                envelope.batch_id,
-                keyring,
-                now(),
-                chunk_lines=settings.settle_chunk_lines,
-            )
-            waiting.judge_again(keyring, now())
-            state = offline_batches.state(envelope.store_id, envelope.batch_id, COMMAND_LINE)
-            counts = ", ".join(f"{count} {name}" for name, count in sorted(state.counts.items()))
-            known = "" if is_new else " (received before; nothing changed)"
-            click.echo(f"{path.name}: {state.lines_count} lines: {counts}{known}")
+            try:
+                click.echo(f"{path.name}: {_settle(path, keyring, settings)}")
+            except HqError as error:
+                raise click.ClickException(f"{path.name}: {explained(error)}") from error
+
+
+def _settle(path: Path, keyring: Keyring, settings: Settings) -> str:
+    """Post one file, and return what its lines came to."""
+    envelope, lines = offline_batches.read(
+        path.read_bytes(),
+        keyring,
+        now(),
+        is_ndjson=path.suffix == ".ndjson",
+        lines_max=settings.batch_lines_max,
+    )
+    is_new = offline_batches.receive(envelope, lines, COMMAND_LINE, now())
+    offline_batches.settle_store(
+        envelope.store_id,
+        envelope.batch_id,
+        keyring,
+        now(),
+        chunk_lines=settings.settle_chunk_lines,
+    )
+    waiting.judge_again(keyring, now())
+    state = offline_batches.state(envelope.store_id, envelope.batch_id, COMMAND_LINE)
+    counts = ", ".join(f"{count} {name}" for name, count in sorted(state.counts.items()))
+    known = "" if is_new else " (received before; nothing changed)"
+    return f"{state.lines_count} lines: {counts}{known}"
 
 
 @main.command("settle-pending")
@@ -194,7 +216,7 @@ def settle_pending() -> None:
         click.echo(f"settled {store_id} {batch_id}")
     for store_id, batch_id in failed:
         click.echo(f"cannot be settled: {store_id} {batch_id}; the log above says why", err=True)
-    click.echo(f"{len(settled) + len(failed)} batches were pending, {len(failed)} are.")
+    click.echo(f"{len(settled) + len(failed)} batches were pending, {len(failed)} still are.")
     if failed:
         raise SystemExit(1)
 
@@ -292,7 +314,7 @@ def _create_demo_data(settings: Settings) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:
         json.dump(made.keys, file, indent=2)
-    click.echo("Demo data is there. These API keys are shown only now:\n")
+    click.echo("Demo data is there, with these API keys:\n")
     for name, key in made.keys.items():
         click.echo(f"  {name:<18} {key}")
     click.echo(f"\n(kept for you alone in {path}; `hq demo-keys` prints them again)\n")
@@ -339,13 +361,17 @@ def _taken(address: str, error: OSError) -> NoReturn:
 
 
 def _welcome(address: str) -> str:
-    return f"""
-The balance and lock authority is at http://{address} (Ctrl-C stops it).
-
-What to type next, in another terminal:
-
-  make demo                                   the whole story, played by two tills
-  eval "$(.venv/bin/hq demo-keys)"            the demo's API keys as variables
-  curl http://{address}/readyz          what was checked before taking requests
-  curl http://{address}/openapi.json    every endpoint
-"""
+    port = address.rpartition(":")[2]
+    demo = "make demo" if port == str(DEFAULT_PORT) else f"PORT={port} make demo"
+    to_type = {
+        demo: "the whole story, played by two tills",
+        'eval "$(.venv/bin/hq demo-keys)"': "the demo's API keys as variables",
+        f"curl http://{address}/readyz": "what was checked before taking requests",
+        f"curl http://{address}/openapi.json": "every endpoint",
+    }
+    lines = "\n".join(f"  {command:<46} {purpose}" for command, purpose in to_type.items())
+    return (
+        f"\nThe balance and lock authority is at http://{address}"
+        " (Ctrl-C stops it; the data stays).\n\n"
+        f"What to type next, in another terminal:\n\n{lines}\n"
+    )

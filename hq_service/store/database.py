@@ -35,6 +35,8 @@ _RETRYABLE = (_BUSY - {"57014"}) | {"23505"}
 # Connection trouble, resources, shutdown: the database is away or full, and will be back.
 _AWAY = ("08", "53", "57P")
 
+DATABASE_ERRORS = (psycopg.Error, sqlalchemy.exc.SQLAlchemyError)
+
 P = ParamSpec("P")
 R = TypeVar("R")
 Connection = psycopg.Connection[tuple[Any, ...]]
