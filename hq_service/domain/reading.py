@@ -34,7 +34,7 @@ from hq_service.domain.money import AMOUNT_MINOR_MAX, CURRENCY_EXPONENTS
 from hq_service.domain.numbers import mask, normalise
 
 IDENTIFIER_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._:-]{0,63}"
-EXCHANGE_RATE_PATTERN = r"[0-9]{1,12}(\.[0-9]{1,12})?\Z"
+EXCHANGE_RATE_PATTERN = r"[0-9]{1,12}(\.[0-9]{1,12})?"
 LINE_NUMBER_MAX = 9_999
 SEQUENCE_MAX = 2**53 - 1
 MASKED_TEXT_LENGTH_MAX = 4_096

@@ -149,8 +149,11 @@ def _settle_instead(
     line = Line(_key_of(case), operation, case.instrument_id, 0, NO_CURRENCY, reason=reason)
     found, known = settlements.load(connection, [line], [])
     settlement = settle([line], found, known, context)
+    result = settlement.results[0]
     with connection.pipeline():
         settlements.save(connection, settlement, context.now, context.actor)
+        if result.shortfall_minor:  # a credit that was spent already is taken back
+            cases.insert(connection, None, [(line, result)], context.now)
 
 
 def _apply(connection: Connection, case: Case, _reason: str, context: Context) -> LineResult | None:

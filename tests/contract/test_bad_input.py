@@ -27,6 +27,7 @@ from hq_service.domain import numbers, reading
 from hq_service.domain.model import BusinessKey
 from hq_service.domain.numbers import number_made_for
 from hq_service.store.database import db
+from tests import support
 from tests.support import (
     NUMBER_SECRET,
     Caller,
@@ -1393,6 +1394,36 @@ def test_a_long_hostile_line_is_cut_before_it_is_masked(
     answer = world.post_lines([{"nonsense": (text * 30_000)[:30_000] + "x"}])
     assert answer.json["counts"] == {"quarantined": 1}
     assert 0 < max(lengths) <= reading.MASKED_TEXT_LENGTH_MAX
+
+
+def test_a_card_number_in_a_reason_is_not_kept(world: World) -> None:
+    hq, till, number = world.hq, world.hq.till(), a_number()
+    told = {"reason": f"card {in_fours(number, ' ')} was torn"}
+    sold, stuck = hq.issue(100), hq.issue(100)
+    refund = till.lock(sold, "refund", purpose="refund", amount_minor=5)
+    stuck_lock_id = till.lock(stuck, "stuck").json["lock_id"]
+    line = till.offline_line(sold, "offline", 5, operation="refund", **told)
+    posted = hq.post_batch(till.store_id, [line, till.offline_line(sold, "void", 1)])
+    case_id = posted.json["results"][0]["case_id"]
+    void = {"instrument_id": sold.instrument_id, **told}
+    breaking = {"instrument_id": stuck.instrument_id, "lock_id": stuck_lock_id, **told}
+    edit = {"parameters": {"lease_seconds": 600}, **told}
+    seen = hq.admin.get("/v1/admin/parameters").headers["ETag"]
+    answers = [
+        till.conclude("refund", support.sale_line(refund, 5, operation="refund", **told)),
+        till.post("/v1/voids", {**till.key_of("void"), **void}),
+        hq.admin.post("/v1/admin/lock-breaks", {**breaking, "accepted_exposure_minor": 0}),
+        hq.admin.post(f"/v1/admin/cases/{case_id}/resolutions", {"resolution": "dismiss", **told}),
+        hq.admin.patch("/v1/admin/parameters", edit, If_Match=seen),
+    ]
+    assert [answer.status_code for answer in answers] == [201, 201, 201, 200, 200]
+    kept = [(table, text) for table, text in world.tables.rows() if "was torn" in text]
+    offline = {"offline_batch_parts", "offline_lines"}
+    tables = {"cases", "lock_events", "parameter_revisions", "voids"} | offline
+    assert {table for table, _ in kept} == tables
+    assert all(f"card ***{number[-4:]} was torn" in text for _, text in kept)
+    spaceless = [text.replace(" ", "") for _, text in world.tables.rows()]
+    assert not any(number in text for text in [*spaceless, *(one.text for one in answers)])
 
 
 def test_no_line_keeps_its_grant_beyond_what_is_settled_by_it(world: World) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from werkzeug.test import TestResponse
 
 from hq_service.api.problems import CONTENT_TYPE
 from hq_service.cli import main
-from tests.support import Hq, a_number
+from tests.support import Hq, a_number, sale_line
 
 COMMITTED = Path(__file__).resolve().parents[2] / "docs" / "openapi.json"
 REFRESH = "docs/openapi.json is not up to date: run `hq openapi > docs/openapi.json`"
@@ -83,6 +84,15 @@ def test_it_is_openapi_3_1_and_its_schemas_are_json_schema(description: dict[str
     assert description["openapi"].startswith("3.1.")
     for schema in description["components"]["schemas"].values():
         Draft202012Validator.check_schema(schema)
+
+
+def test_patterns_mean_the_same_to_every_reader(printed: str) -> None:
+    # JSON Schema takes the expressions of ECMA 262: there \Z is the letter, and no name would fit.
+    patterns = {json.loads(one) for one in re.findall(r'"pattern": ("[^\n]+")', printed)}
+    assert patterns
+    for pattern in patterns:
+        assert pattern[0] + pattern[-1] == "^$", pattern
+        assert not re.search(r"\\[AZzGbB]|\(\?", pattern), pattern
 
 
 def test_every_reference_leads_somewhere(description: dict[str, Any], printed: str) -> None:
@@ -181,6 +191,53 @@ def test_a_locked_and_redeemed_card_is_answered_as_described(
     fits(description, "LineResults", hq.admin.get(f"{state}/lines").json)
 
 
+def test_a_sale_and_what_becomes_of_it_is_answered_as_described(
+    hq: Hq, description: dict[str, Any]
+) -> None:
+    till, memo = hq.till(), hq.issue(500, kind="credit_memo")
+    issue = till.lock_new("sale", 300, line=2)
+    fits(description, "Lock", issue.json)
+    lines = [
+        sale_line(till.lock(memo, "sale"), 100),
+        sale_line(issue, 300, line=2, operation="issue"),
+    ]
+    done = till.conclude("sale", *lines)
+    assert done.status_code == 201, done.json
+    fits(description, "ConcludedSale", done.json)
+    path = f"/v1/transactions/{till.store_id}/{till.terminal_id}/sale"
+    fits(description, "KnownTransaction", till.get(path).json)
+    fits(description, "Void", till.void(memo, "sale").json)
+    fits(description, "KnownTransaction", till.get(path).json)
+
+
+def test_cases_and_locks_are_answered_as_described(hq: Hq, description: dict[str, Any]) -> None:
+    till, card = hq.till(), hq.issue(500)
+    hq.allow_offline(till)
+    line = till.offline_line(card, "offline", 600)
+    body = {"store_id": till.store_id, "batch_id": "rehearsed", "lines": [line, {}]}
+    sync = hq.sync(till.store_id)
+    fits(
+        description, "OfflineBatch", sync.post("/v1/offline-batches", body | {"dry_run": True}).json
+    )
+    posted = sync.post("/v1/offline-batches", body).json
+    cases = hq.admin.get(f"/v1/admin/cases?store_id={till.store_id}&limit=1")
+    fits(description, "Cases", cases.json)
+    for result in posted["results"]:
+        fits(description, "Case", hq.case(result["case_id"]))
+    fits(description, "Case", hq.resolve(posted["results"][0]["case_id"], "absorb").json)
+    other = hq.issue(500)
+    lock_id = till.lock(other, "stuck").json["lock_id"]
+    held = hq.admin.get(f"/v1/admin/locks/{other.instrument_id}").json
+    fits(description, "HeldLock", held)
+    breaking = {
+        "instrument_id": other.instrument_id,
+        "lock_id": lock_id,
+        "accepted_exposure_minor": held["exposure_minor"],
+        "reason": "the till is broken",
+    }
+    fits(description, "HeldLock", hq.admin.post("/v1/admin/lock-breaks", breaking).json)
+
+
 def refusals(hq: Hq) -> Iterator[TestResponse]:
     """Give a refusal of each kind that has members of its own."""
     till, card = hq.till(), hq.issue(500)
@@ -191,6 +248,14 @@ def refusals(hq: Hq) -> Iterator[TestResponse]:
     yield till.redeem(card, "X1", 501, till.lock(card, "X1").json["lock_id"])  # dynamics_code
     body = {"parameters": {"lease_seconds": 60}, "reason": "test"}
     yield hq.admin.patch("/v1/admin/parameters", body, If_Match='"999"')  # current_revision
+    sale = [{**sale_line(till.lock(card, "X1"), 501), "line": line} for line in (1, 2)]
+    sale[1]["instrument_id"] = str(uuid.uuid4())
+    yield till.conclude("X1", *sale)  # errors with codes
+    breaking = {"instrument_id": card.instrument_id, "lock_id": sale[0]["lock_id"]}
+    accepted = {**breaking, "accepted_exposure_minor": 1, "reason": "test"}
+    yield hq.admin.post("/v1/admin/lock-breaks", accepted)  # exposure_minor
+    posted = hq.post_batch(till.store_id, [{}])
+    yield hq.resolve(posted.json["results"][0]["case_id"], "apply")  # possible_resolutions
     yield hq.client.put("/v1/locks")
     yield hq.client.get("/v1/parameters")
 
@@ -201,4 +266,4 @@ def test_every_refusal_is_answered_as_described(hq: Hq, description: dict[str, A
         statuses.append(refusal.status_code)
         assert refusal.content_type == CONTENT_TYPE
         fits(description, "Problem", refusal.json)
-    assert statuses == [423, 422, 404, 409, 412, 405, 401]
+    assert statuses == [423, 422, 404, 409, 412, 409, 409, 409, 405, 401]

@@ -114,15 +114,20 @@ class Operator:
     def _wait_for_stall(self) -> None:
         """Try until a commit waits: the server takes a setting over in its own time."""
         with closing(psycopg.connect(self.url, autocommit=True)) as probe:
-            waits = f"SELECT 1 FROM pg_stat_activity WHERE pid = {probe.info.backend_pid}"
-            while True:
+            probe.execute("SET synchronous_commit = on")
+            session = f"SELECT 1 FROM pg_stat_activity WHERE pid = {probe.info.backend_pid}"
+
+            def waits() -> bool:
                 probe.pgconn.send_query(b"SELECT pg_logical_emit_message(true, 'probe', '')")
-                ended = f"{waits} AND (wait_event = 'SyncRep' OR state = 'idle')"
-                wait_until(lambda query=ended: self.sql(query) != [], "end of a probe")
-                if self.sql(f"{waits} AND wait_event = 'SyncRep'"):
-                    return
+                ended = f"{session} AND (wait_event = 'SyncRep' OR state = 'idle')"
+                wait_until(lambda: self.sql(ended) != [], "end of a probe")
+                if self.sql(f"{session} AND wait_event = 'SyncRep'"):
+                    return True
                 while probe.pgconn.get_result():
                     pass
+                return False
+
+            wait_until(waits, "stall of commits")
 
     def wait_for_waiting_commits(self, count: int) -> list[int]:
         """Return the process ids of the service's sessions whose commits wait."""
@@ -271,16 +276,20 @@ def test_a_worker_that_is_aborted_cancels_no_commit(
         }
     )
     posted = f"SELECT count(*) FROM postings WHERE lock_id = '{lock_id}'"
-    environ = environment(database_url, HQ_WORKERS="1", HQ_COMMIT_DEADLINE_SECONDS="60")
+    settings = {"HQ_WORKERS": "1", "HQ_THREADS": "1", "HQ_COMMIT_DEADLINE_SECONDS": "60"}
+    environ = environment(database_url, **settings)
     logged_before = len(postgres.log_file.read_text())
     with RunningService(environ, tmp_path / "service.log") as service:
         with started(1) as start, operator.stalled():
             waiting = start(lambda: service.post("/v1/redemptions", till.key, body))
             operator.wait_for_waiting_commits(1)
             (worker,) = service.workers()
+            # At once: not after the deadline, nor when gunicorn loses its patience after 30 s.
+            aborted_at = time.monotonic()
             os.kill(worker, signal.SIGABRT)
             assert waiting.result(PATIENCE_SECONDS).is_lost
             wait_until(lambda: worker not in service.workers(), "end of the worker")
+            assert time.monotonic() - aborted_at < 15
             # Its session still waits: nobody sees what no standby has.
             operator.wait_for_waiting_commits(1)
             assert operator.sql(posted) == [(0,)]

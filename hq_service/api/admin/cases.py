@@ -28,7 +28,7 @@ Answer = dict[str, Any]
 class CasePageSchema(StrictSchema):
     """Which open cases."""
 
-    store_id = StrictText(load_default=None, validate=validate.Regexp(rf"^{IDENTIFIER_PATTERN}\Z"))
+    store_id = StrictText(load_default=None, validate=validate.Regexp(rf"^{IDENTIFIER_PATTERN}$"))
     after = StrictUuid(load_default=None)
     limit = QueryInteger(load_default=PAGE_CASES_MAX, validate=validate.Range(1, PAGE_CASES_MAX))
 

@@ -83,7 +83,7 @@ class StrictUuid(fields.UUID):
 def identifier(**keywords: Any) -> StrictText:
     """Return a field for a name that a client chose: of a store, terminal, transaction, batch."""
     return StrictText(
-        required=True, validate=validate.Regexp(rf"^{IDENTIFIER_PATTERN}\Z"), **keywords
+        required=True, validate=validate.Regexp(rf"^{IDENTIFIER_PATTERN}$"), **keywords
     )
 
 
@@ -91,7 +91,7 @@ def own_store_id() -> StrictText:
     """Return a field for the store of a terminal: never the name that HQ books under."""
     return StrictText(
         required=True,
-        validate=[validate.Regexp(rf"^{IDENTIFIER_PATTERN}\Z"), not_headquarters],
+        validate=[validate.Regexp(rf"^{IDENTIFIER_PATTERN}$"), not_headquarters],
     )
 
 
@@ -167,6 +167,7 @@ class FaultSchema(Schema):
 
     pointer = fields.String(required=True, metadata={"description": "A JSON pointer (RFC 6901)."})
     detail = fields.String(required=True)
+    code = fields.String(metadata={"description": "Why a line of a sale is refused, for programs."})
 
 
 class ProblemSchema(Schema):

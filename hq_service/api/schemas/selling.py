@@ -169,7 +169,9 @@ class TenderSchema(StrictSchema):
 
     amount_minor = amount_minor()
     currency = currency()
-    exchange_rate = StrictText(required=True, validate=validate.Regexp(EXCHANGE_RATE_PATTERN))
+    exchange_rate = StrictText(
+        required=True, validate=validate.Regexp(rf"^{EXCHANGE_RATE_PATTERN}$")
+    )
 
 
 class SaleLineSchema(StrictSchema):
