@@ -2,7 +2,7 @@
 # Kept to what GNU make 3.81 knows, the one that macOS has.
 
 .DEFAULT_GOAL := help
-.PHONY: help bootstrap run test demo lint format lock psql stop clean
+.PHONY: help bootstrap run test mutants demo lint format lock psql stop reset clean
 
 PYTHON_IN_VENV := .venv/bin/python
 SHELL := /bin/sh
@@ -19,6 +19,10 @@ run: bootstrap ## start the service and its own PostgreSQL on port 8080 (PORT=..
 
 test: bootstrap ## run the tests on a throwaway PostgreSQL (ARGS="-k lock" and the like)
 	@exec $(PYTHON_IN_VENV) -m pytest $(ARGS)
+
+# Not part of the tests: it runs them once for each defect that it plants in a copy of the tree.
+mutants: bootstrap ## plant defects and see that the tests find each (ARGS="--list", "--only NAME")
+	@exec $(PYTHON_IN_VENV) -m tests.mutants.run $(ARGS)
 
 demo: bootstrap ## lock, redeem and settle an offline batch twice, and print the balances
 	@exec $(PYTHON_IN_VENV) -m hq_service demo
@@ -47,9 +51,11 @@ lock: ## refresh the hash locks after editing requirements/*.in (ARGS=--upgrade 
 psql: bootstrap ## open psql on the service's own PostgreSQL
 	@exec $(PYTHON_IN_VENV) -m hq_service db psql
 
-stop: bootstrap ## stop the service's own PostgreSQL, whoever uses it
-	@exec $(PYTHON_IN_VENV) -m hq_service db stop
+stop: bootstrap ## stop the service's own PostgreSQL (ARGS=--force while a service uses it)
+	@exec $(PYTHON_IN_VENV) -m hq_service db stop $(ARGS)
+
+reset: bootstrap ## delete the service's own PostgreSQL with all data, after asking (ARGS=--yes)
+	@exec $(PYTHON_IN_VENV) -m hq_service db reset $(ARGS)
 
 clean: ## remove .venv and every cache; the data stays
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis build *.egg-info
-	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+	@sh scripts/clean.sh

@@ -9,11 +9,28 @@ from flask import Flask
 from flask_smorest import Api
 
 from hq_service import __version__, observability
-from hq_service.api import health, offline_batches, parameters, problems, selling
+from hq_service.api import (
+    distribution,
+    health,
+    heartbeats,
+    offline_batches,
+    parameters,
+    problems,
+    registers,
+    selling,
+)
+from hq_service.api.admin import audit as admin_audit
+from hq_service.api.admin import cache_resets as admin_cache_resets
 from hq_service.api.admin import cases as admin_cases
+from hq_service.api.admin import connection as admin_connection
+from hq_service.api.admin import distribution as admin_distribution
 from hq_service.api.admin import instruments as admin_instruments
+from hq_service.api.admin import keys as admin_keys
 from hq_service.api.admin import locks as admin_locks
+from hq_service.api.admin import offline_profiles as admin_offline_profiles
 from hq_service.api.admin import parameters as admin_parameters
+from hq_service.api.admin import registers as admin_registers
+from hq_service.api.admin import stores as admin_stores
 from hq_service.api.schemas.common import ProblemSchema
 from hq_service.api.schemas.selling import OfflineBatchRequestSchema
 from hq_service.settings import Settings, settings_from
@@ -27,10 +44,21 @@ BLUEPRINTS = (
     selling.blueprint,
     offline_batches.blueprint,
     parameters.blueprint,
+    registers.blueprint,
     admin_parameters.blueprint,
     admin_instruments.blueprint,
     admin_cases.blueprint,
     admin_locks.blueprint,
+    distribution.blueprint,
+    admin_distribution.blueprint,
+    admin_stores.blueprint,
+    admin_registers.blueprint,
+    admin_offline_profiles.blueprint,
+    admin_keys.blueprint,
+    admin_audit.blueprint,
+    heartbeats.blueprint,
+    admin_connection.blueprint,
+    admin_cache_resets.blueprint,
 )
 
 SECURITY = {"type": "http", "scheme": "bearer", "description": "An API key."}

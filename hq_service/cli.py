@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import re
+import signal
 import socket
+import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -16,20 +20,37 @@ import click
 from alembic import command
 from alembic.config import Config
 
-from hq_service import __version__
+from hq_service import __version__, observability
 from hq_service.api import problems
 from hq_service.app import DATABASE_ERRORS, create_app, disconnect
 from hq_service.domain.actors import Actor, Role
-from hq_service.domain.errors import HqError
+from hq_service.domain.errors import HqError, Unavailable
 from hq_service.domain.keyring import Keyring
 from hq_service.embedded_postgres import EmbeddedPostgres, EmbeddedPostgresError
-from hq_service.operations import database, demo_data, offline_batches, waiting
+from hq_service.embedded_postgres.development import SECRETS_NAME
+from hq_service.embedded_postgres.psql import session_on
+from hq_service.operations import audit as audit_operations
+from hq_service.operations import database, demo_data, keys, offline_batches, readiness, waiting
+from hq_service.operations.changes import Change
 from hq_service.operations.clock import now
-from hq_service.settings import Settings, SettingsError, is_production, settings_from
-from hq_service.terminal import demo
+from hq_service.settings import (
+    PORT_DEFAULT,
+    Settings,
+    SettingsError,
+    database_url_from,
+    is_production,
+    port_from,
+    settings_from,
+)
+from hq_service.terminal import demo, sync_job
+from hq_service.worker import Worker, WrongSecret
 
 DEMO_KEYS_FILE = "demo-keys.json"
-DEFAULT_PORT = 8080
+SECRET_FILES = ("number-secret", "grant-key")
+# How a service is entered among the users of the embedded database, before its address.
+THE_SERVICE_AT = "the service at "
+_NOTHING_FOUND = "With this one every card in the database would be unknown."
+KEYS_AT_ONCE = 200
 COMMAND_LINE = Actor(Role.ADMIN, "command-line")
 
 
@@ -63,17 +84,19 @@ def main() -> None:
 )
 def serve(port: int | None) -> None:
     """Serve until Ctrl-C; without DATABASE_URL on an embedded database of its own."""
-    address = f"127.0.0.1:{port or _port_from_environment()}"
+    address = f"127.0.0.1:{port or port_from(os.environ)}"
     if port is None:
         address = os.environ.get("HQ_BIND") or address
     _require_free_port(address)
     is_embedded = not os.environ.get("DATABASE_URL")
     if is_embedded:
-        _start_embedded()
+        _start_embedded(f"{THE_SERVICE_AT}http://{address}")
     settings = settings_from(os.environ)
     if is_embedded:
         _prepare(settings)
         _create_demo_data(settings)
+    else:
+        _look_before_serving(settings)
     click.echo(_welcome(address))
     sys.stdout.flush()
     os.environ["HQ_BIND"] = address
@@ -107,7 +130,7 @@ def migrate() -> None:
 
 @db.command()
 def init() -> None:
-    """Migrate, and set time-outs and durability on the role that the service connects as."""
+    """Migrate, set time-outs and durability on the service's role, note the number secret."""
     with _settings_of_database() as settings:
         _prepare(settings)
     click.echo("The database is ready.")
@@ -115,22 +138,44 @@ def init() -> None:
 
 @db.command()
 def start() -> None:
-    """Start the embedded database and leave it running; `hq db stop` ends it."""
-    click.echo(EmbeddedPostgres().start())
+    """Start the embedded database and leave it running until `hq db stop`."""
+    embedded = _embedded()
+    _refuse_in_production()
+    click.echo(embedded.start(stays=True))
 
 
 @db.command()
-def stop() -> None:
-    """Stop the embedded database, whoever uses it."""
-    EmbeddedPostgres().stop()
-    click.echo("The embedded database is stopped.")
+@click.option("--force", is_flag=True, help="Also while a service or a session uses it.")
+def stop(force: bool) -> None:
+    """Stop the embedded database; refuses while it is used."""
+    was_running = _embedded().stop(force=force)
+    click.echo(f"The embedded database {'is stopped' if was_running else 'was not running'}.")
+
+
+@db.command()
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def reset(yes: bool) -> None:
+    """Delete the embedded database with its secrets and demo keys, to start anew."""
+    embedded = _embedded()
+    if not yes:
+        what = f"Delete every balance, lock, secret and key in {embedded.directory}?"
+        click.confirm(what, abort=True)
+    secrets = [f"{SECRETS_NAME}/{name}" for name in SECRET_FILES]
+    if embedded.delete(DEMO_KEYS_FILE, *secrets):
+        click.echo(f"The embedded database is deleted; it was in {embedded.directory}.")
+    else:
+        click.echo(f"There is no embedded database in {embedded.directory}.")
 
 
 @db.command()
 def status() -> None:
-    """Tell where the embedded database is and whether it runs."""
+    """Tell where the embedded database is, whether it runs, and who uses it."""
+    if os.environ.get("DATABASE_URL"):
+        click.echo("DATABASE_URL is set: the service uses that database, and not this one.\n")
     found = EmbeddedPostgres().status()
-    click.echo(f"running:   {'yes' if found.is_running else 'no'}")
+    until = ", until `hq db stop`" if found.stays else ""
+    click.echo(f"running:   {f'yes{until}' if found.is_running else 'no'}")
+    click.echo(f"used by:   {', '.join(map(str, found.users)) or 'nobody'}")
     click.echo(f"data:      {found.data_directory}")
     click.echo(f"log:       {found.log_file}")
     click.echo(f"programs:  {found.binaries} (PostgreSQL {found.major_version})")
@@ -138,11 +183,96 @@ def status() -> None:
 
 @db.command()
 def psql() -> None:
-    """Open an interactive SQL session on the embedded database."""
+    """Open an interactive SQL session, on DATABASE_URL or the embedded database."""
+    if os.environ.get("DATABASE_URL"):
+        url = database_url_from(os.environ).replace("+psycopg", "", 1)
+        arguments, environment = session_on(url, os.environ)
+        os.execve(arguments[0], arguments, environment)
+    _refuse_in_production()
     embedded = EmbeddedPostgres()
-    embedded.start()
-    arguments = embedded.psql_command()
-    os.execv(arguments[0], arguments)
+    embedded.join("`hq db psql`")
+    try:
+        embedded.start()
+        # Ctrl-C is for psql, which cancels a statement by it, and must not end us before.
+        signal.signal(signal.SIGINT, lambda *_: None)
+        raise SystemExit(subprocess.run(embedded.psql_command()).returncode)
+    finally:
+        embedded.leave()
+
+
+def _embedded() -> EmbeddedPostgres:
+    """Return the embedded database, if that is what the caller must have meant."""
+    if os.environ.get("DATABASE_URL"):
+        verb = click.get_current_context().command_path
+        raise SettingsError(
+            "DATABASE_URL is set, so the service uses that database, and this verb is about the"
+            f" embedded one. If that is meant, leave DATABASE_URL out: env -u DATABASE_URL {verb}."
+        )
+    return EmbeddedPostgres()
+
+
+@main.group("keys")
+def api_keys() -> None:
+    """Create, list and revoke API keys: how a new installation gets its first administrator."""
+
+
+@api_keys.command("create")
+@click.option("--role", required=True, type=click.Choice([str(one) for one in Role]))
+@click.option("--label", required=True, help="What people call it: who has it, what it is for.")
+@click.option("--store", "store_id", help="For the roles terminal and sync.")
+@click.option("--terminal", "terminal_id", help="For the role terminal.")
+@click.option("--days", type=click.IntRange(1, 3_650), help="When it expires. Default: never.")
+@click.option("--reason", default="created on the command line", help="Goes into the audit.")
+def create_key(
+    role: str,
+    label: str,
+    store_id: str | None,
+    terminal_id: str | None,
+    days: int | None,
+    reason: str,
+) -> None:
+    """Create a key and print it: this once, and nothing else on the standard output."""
+    with _application() as settings:
+        change = _change(reason, settings)
+        expires_at = change.now + timedelta(days=days) if days else None
+        wish = keys.NewKey(Role(role), store_id, terminal_id, label, expires_at)
+        made = keys.create(wish, change)
+    click.echo(f"key {made.key.key_id}: keep it, HQ does not", err=True)
+    click.echo(made.text)
+
+
+@api_keys.command("list")
+@click.option("--all", "with_ended", is_flag=True, help="Also those that ended.")
+def list_keys(*, with_ended: bool) -> None:
+    """List the keys, one a line: id, role, store, terminal, expires, revoked, label."""
+    wanted, after = keys.KeyFilter(None, None, with_ended), ""
+    with _application():
+        while found := keys.page(wanted, after=after, limit=KEYS_AT_ONCE, now=now()):
+            for key in found:
+                places = (key.store_id or "-", key.terminal_id or "-")
+                ends = [
+                    f"{one:%Y-%m-%d}" if one else "-" for one in (key.expires_at, key.revoked_at)
+                ]
+                click.echo("  ".join([key.key_id, key.role, *places, *ends, key.label]))
+            after = found[-1].key_id
+
+
+@api_keys.command("revoke")
+@click.argument("key_id")
+@click.option("--reason", default="revoked on the command line", help="Goes into the audit.")
+def revoke_key(key_id: str, reason: str) -> None:
+    """End a key at once; the last administrator's stays."""
+    with _application() as settings:
+        keys.revoke(key_id, _change(reason, settings))
+    click.echo(f"{key_id} is revoked.")
+
+
+def _change(reason: str, settings: Settings) -> Change:
+    """Return a change that the audit can record: its chain is hashed with the number secret."""
+    keyring = _keyring(settings)
+    if readiness.check(now, keyring).get("number_secret") == readiness.MADE_WITH_ANOTHER:
+        raise SettingsError(readiness.MADE_WITH_ANOTHER)
+    return Change(COMMAND_LINE, reason, now(), keyring)
 
 
 @main.command("demo-keys")
@@ -158,8 +288,37 @@ def play_demo(url: str | None) -> None:
     """Play the stories of two tills on a running service, and check what HQ answers."""
     if is_production(os.environ):
         raise SettingsError("HQ_ENV is production: the demo edits parameters and issues cards.")
-    if not demo.run(url, _port_from_environment(), os.environ, _read_demo_keys):
+    port = port_from(os.environ)
+    if url is None:
+        _tell_of_other_services(port)
+    if not demo.run(url, port, os.environ, _read_demo_keys):
         raise SystemExit(1)
+
+
+def _tell_of_other_services(port: int) -> None:
+    """Say where else the demo could play, since one port alone is tried."""
+    for user in EmbeddedPostgres().users():
+        url = user.purpose.removeprefix(THE_SERVICE_AT)
+        other_port = url.rpartition(":")[2]
+        if url != user.purpose and other_port != str(port):
+            click.echo(f"There is also {user}; to play there: PORT={other_port} make demo")
+
+
+@main.command()
+@click.option(
+    "--directory",
+    required=True,
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="A till's directory, or one with the directories of a store's tills.",
+)
+@click.option("--url", help="Default: the service on PORT of this machine.")
+def sync(directory: Path, url: str | None) -> None:
+    """Upload what tills have pending, fetch what HQ has for them; the key is in HQ_KEY."""
+    try:
+        key = sync_job.key_from(os.environ)
+        sync_job.synchronise(url or f"http://127.0.0.1:{port_from(os.environ)}", key, directory)
+    except sync_job.SyncFailed as error:
+        raise click.ClickException(str(error)) from error
 
 
 @main.command("settle-file")
@@ -222,6 +381,95 @@ def settle_pending() -> None:
 
 
 @main.command()
+@click.option("--once", is_flag=True, help="Do what there is to do and end: for cron.")
+@click.option(
+    "--every-seconds",
+    type=click.IntRange(1, 3_600),
+    default=10,
+    show_default=True,
+    help="How long to wait before looking again.",
+)
+def worker(*, once: bool, every_seconds: int) -> None:
+    """Run due distribution schedules, finish unsettled batches, judge waiting lines again.
+
+    Until Ctrl-C or SIGTERM, which ends it after the piece of work that it is at. Several may run.
+    """
+    with _application() as settings:
+        observability.configure_logging(settings.log_level)
+        one = Worker(_keyring(settings), settings.settle_chunk_lines, every_seconds)
+        for end in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(end, lambda *_: one.ending.set())
+        try:
+            if not once:
+                one.run()
+                return
+            failed, why_away = one.work()
+            if failed:
+                why = why_away or "the log says what"
+                raise click.ClickException(f"Not everything could be done: {why}.")
+        except WrongSecret as error:
+            raise SettingsError(str(error)) from error
+
+
+@main.group()
+def audit() -> None:
+    """Prove that nobody edited the audit, or copy it elsewhere."""
+
+
+@audit.command()
+@click.option(
+    "--expect",
+    "expected",
+    multiple=True,
+    metavar="NUMBER:HASH",
+    help="An entry as it was noted earlier; proves that nothing up to it was cut off or redone.",
+)
+def verify(expected: tuple[str, ...]) -> None:
+    """Walk the whole chain; print how many entries hold, and the newest one, to be noted."""
+    pairs = {_noted(text) for text in expected}
+    noted = dict(pairs)
+    if len(noted) != len(pairs):
+        raise click.BadParameter("one number with two hashes", param_hint="--expect")
+    with _application() as settings:
+        found = audit_operations.verify(_keyring(settings), noted, _show_progress)
+    click.echo(f"{found.holding} entries hold.")
+    if found.fault is not None:
+        click.echo(f"entry {found.broken_number} does not: {found.fault}", err=True)
+        raise SystemExit(1)
+    if found.holding:
+        click.echo(f"newest: {found.holding}:{found.newest_hash.hex()}")
+
+
+@audit.command()
+@click.option(
+    "--after", type=click.IntRange(0), default=0, help="The last number that is exported already."
+)
+def export(after: int) -> None:
+    """Print every entry of the audit as one line of JSON, in the order of the chain."""
+    with _application():
+        for entry in audit_operations.export(after=after):
+            click.echo(json.dumps(audit_operations.as_line(entry)))
+
+
+def _noted(text: str) -> tuple[int, bytes]:
+    """Return number and hash of an entry as `hq audit verify` printed it."""
+    match = re.fullmatch(r"([1-9][0-9]{0,18}):([0-9a-f]{64})", text)
+    if match is None:
+        raise click.BadParameter(
+            "must be NUMBER:HASH, as printed by an earlier `hq audit verify`",
+            param_hint="--expect",
+        )
+    return int(match[1]), bytes.fromhex(match[2])
+
+
+def _show_progress(walked: int, total: int) -> None:
+    if sys.stderr.isatty():
+        click.echo(f"\r{walked} of {total} ", nl=False, err=True)
+        if walked >= total:
+            click.echo(err=True)
+
+
+@main.command()
 def openapi() -> None:
     """Print the OpenAPI 3.1 description of the service."""
     click.echo(json.dumps(description(), indent=2, sort_keys=True))
@@ -240,18 +488,25 @@ def description() -> dict[str, Any]:
     return found
 
 
-def _start_embedded() -> EmbeddedPostgres:
-    """Start the embedded database and describe it, with its secrets, in the environment."""
+def _refuse_in_production() -> None:
     if is_production(os.environ):
         raise SettingsError(
             "HQ_ENV is production and DATABASE_URL is not set. Production never falls back to the"
             " embedded database: set DATABASE_URL to your PostgreSQL."
         )
+
+
+def _start_embedded(purpose: str) -> EmbeddedPostgres:
+    """Start the embedded database and describe it, with its secrets, in the environment."""
+    _refuse_in_production()
     embedded = EmbeddedPostgres()
-    embedded.join()
+    embedded.join(purpose)
+    # When it comes to no exec, because a setting is wrong for example.
+    atexit.register(embedded.leave)
     os.environ["DATABASE_URL"] = embedded.start()
-    os.environ.setdefault("HQ_NUMBER_SECRET", embedded.secret("number-secret").hex())
-    os.environ.setdefault("HQ_GRANT_KEYS", f"k1:{embedded.secret('grant-key').hex()}")
+    number_secret, grant_key = (embedded.secret(name).hex() for name in SECRET_FILES)
+    os.environ.setdefault("HQ_NUMBER_SECRET", number_secret)
+    os.environ.setdefault("HQ_GRANT_KEYS", f"k1:{grant_key}")
     return embedded
 
 
@@ -261,7 +516,7 @@ def _settings_of_database() -> Iterator[Settings]:
     if os.environ.get("DATABASE_URL"):
         yield settings_from(os.environ)
         return
-    embedded = _start_embedded()
+    embedded = _start_embedded(f"`{click.get_current_context().command_path}`")
     try:
         yield settings_from(os.environ)
     finally:
@@ -292,7 +547,27 @@ def _keyring(settings: Settings) -> Keyring:
 def _prepare(settings: Settings) -> None:
     _migrate(settings)
     with _in_application(settings):
-        database.set_role_settings()
+        is_same_secret = database.prepare(_keyring(settings), now())
+    if not is_same_secret:
+        raise SettingsError(f"{readiness.MADE_WITH_ANOTHER}. {_NOTHING_FOUND}")
+
+
+def _look_before_serving(settings: Settings) -> None:
+    """Refuse to serve data of another number secret; warn of what keeps the service unready.
+
+    A database that is away will come back, and one that is not migrated yet soon will be:
+    `/readyz` says when. A wrong secret would tell tills that their customers' cards do not exist.
+    """
+    with _in_application(settings):
+        try:
+            checks = readiness.check(now, _keyring(settings))
+        except Unavailable:
+            checks = {"database": readiness.AWAY}
+    if checks.get("number_secret") == readiness.MADE_WITH_ANOTHER:
+        raise SettingsError(f"{readiness.MADE_WITH_ANOTHER}. {_NOTHING_FOUND}")
+    for name, found in checks.items():
+        if found != readiness.OK:
+            click.echo(f"Not ready yet: {name}: {found}.", err=True)
 
 
 def _migrate(settings: Settings) -> None:
@@ -331,13 +606,6 @@ def _read_demo_keys() -> dict[str, str]:
     return found
 
 
-def _port_from_environment() -> int:
-    text = os.environ.get("PORT") or str(DEFAULT_PORT)
-    if not text.isdigit() or not 1 <= int(text) <= 65_535:
-        raise SettingsError("PORT must be a whole number from 1 to 65535.")
-    return int(text)
-
-
 def _require_free_port(address: str) -> None:
     """Refuse a taken port before anything is started: gunicorn would try for five seconds."""
     match = re.fullmatch(r"(\[[0-9a-fA-F:]+\]|[^:\[\]]+):([0-9]{1,5})", address)
@@ -362,7 +630,7 @@ def _taken(address: str, error: OSError) -> NoReturn:
 
 def _welcome(address: str) -> str:
     port = address.rpartition(":")[2]
-    demo = "make demo" if port == str(DEFAULT_PORT) else f"PORT={port} make demo"
+    demo = "make demo" if port == str(PORT_DEFAULT) else f"PORT={port} make demo"
     to_type = {
         demo: "the whole story, played by two tills",
         'eval "$(.venv/bin/hq demo-keys)"': "the demo's API keys as variables",

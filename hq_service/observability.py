@@ -48,6 +48,13 @@ def configure_logging(level: str) -> None:
     root.setLevel(level)
 
 
+def level_of(status: int) -> int:
+    """Return how loud a request's line is: what the service could not do is to be seen."""
+    if status >= 500:
+        return logging.ERROR if status == 500 else logging.WARNING
+    return logging.INFO
+
+
 def register(app: Flask) -> None:
     """Give every request an id and write its line when it is answered."""
 
@@ -66,7 +73,8 @@ def register(app: Flask) -> None:
         if key is not None and len(key) <= 255 and key.isascii() and key.isprintable():
             response.headers["Idempotency-Key"] = key
         actor = g.get("actor")
-        logger.info(
+        logger.log(
+            level_of(response.status_code),
             "request",
             extra={
                 "action": request.endpoint,

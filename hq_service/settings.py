@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from hq_service.domain.grants import GrantKeys
 
 PRODUCTION = "production"
+PORT_DEFAULT = 8080
 SECRET_BYTES_MIN = 16
 
 
@@ -83,6 +84,11 @@ def database_url_from(environ: Mapping[str, str]) -> str:
     )
 
 
+def port_from(environ: Mapping[str, str]) -> int:
+    """Return PORT: the port on this machine that is served, and that the demo looks at."""
+    return _integer(environ, "PORT", PORT_DEFAULT, 1, 65_535)
+
+
 def is_production(environ: Mapping[str, str]) -> bool:
     """Tell whether the environment says that money is at stake."""
     return _environment(environ) == PRODUCTION
@@ -113,7 +119,12 @@ def _grant_keys(environ: Mapping[str, str]) -> GrantKeys:
         )
     masters: dict[str, bytes] = {}
     for pair in text.split(","):
-        key_id, _, secret = pair.strip().partition(":")
+        key_id, colon, secret = pair.strip().partition(":")
+        if not colon:
+            raise SettingsError(
+                "HQ_GRANT_KEYS: each key is written name:hexadecimal, for example"
+                " k1:$(openssl rand -hex 32); several are separated by commas."
+            )
         if not key_id.isalnum() or not key_id.isascii() or key_id in masters:
             raise SettingsError(
                 "HQ_GRANT_KEYS: each key needs a name of its own, of letters and digits only."
@@ -139,9 +150,13 @@ def _integer(
     text = environ.get(name, "")
     if not text:
         return default
-    if not text.isascii() or not text.isdigit() or not minimum <= int(text) <= maximum:
+    digits = text.lstrip("0") or "0"
+    is_number = text.isascii() and text.isdigit()
+    # The length first: Python refuses to read numbers of thousands of digits.
+    is_short = len(digits) <= len(str(maximum))
+    if not is_number or not is_short or not minimum <= int(digits) <= maximum:
         raise SettingsError(f"{name} must be a whole number from {minimum} to {maximum}.")
-    return int(text)
+    return int(digits)
 
 
 def _choice(environ: Mapping[str, str], name: str, default: str, choices: tuple[str, ...]) -> str:

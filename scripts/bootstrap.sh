@@ -25,6 +25,15 @@ fail() { say "$*"; exit 1; }
 # The place belongs to the key because a virtual environment cannot be moved.
 wanted_stamp() { printf '%s %s %s\n' "$layout" "$(cksum <"$lock")" "$root"; }
 
+# What a program says of its success is noise (pip warns of root, of its age, of PATH, of caches);
+# of a failure everything is shown.
+quietly() {
+    said=$("$@" 2>&1) && return
+    code=$?
+    printf '%s\n' "$said" >&2
+    return "$code"
+}
+
 is_ready() {
     [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$(wanted_stamp)" ] || return 1
     # An upgrade of the system's Python, or another user's private one, leaves a dangling link.
@@ -80,8 +89,8 @@ remove_environment() {
 install_with_uv() {
     command -v uv >/dev/null 2>&1 || return 1
     remove_environment
-    uv venv --quiet --python "$1" "$environment" &&
-        uv pip install --quiet --python "$python" --require-hashes --no-deps -r "$lock" && return
+    quietly uv venv --python "$1" "$environment" &&
+        quietly uv pip install --python "$python" --require-hashes --no-deps -r "$lock" && return
     [ "$1" != "$from_uv" ] || fail "uv could not set up Python $from_uv (see above): install a" \
         "Python 3.11 to 3.14 and try again."
     say "uv could not do it, trying pip (which knows other settings, such as pip.conf)."
@@ -96,10 +105,10 @@ install_venv_package() {
     version=$("$1" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
     say "python3-venv is missing: installing it with apt-get."
     # A new machine has no package lists yet.
-    apt-get update -qq >&2 || true
+    quietly apt-get update -qq || true
     for package in "python$version-venv" python3-venv; do
-        DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$package" \
-            >/dev/null && has_venv "$1" && return
+        quietly env DEBIAN_FRONTEND=noninteractive \
+            apt-get install -y -qq --no-install-recommends "$package" && has_venv "$1" && return
     done
     return 1
 }
@@ -107,14 +116,15 @@ install_venv_package() {
 make_environment() {
     remove_environment
     if has_venv "$1"; then
-        "$1" -m venv "$environment"
+        quietly "$1" -m venv "$environment"
     elif "$1" -m virtualenv --version >/dev/null 2>&1; then
-        "$1" -m virtualenv --quiet "$environment"
-    elif "$1" -m pip --version >/dev/null 2>&1 && "$1" -m venv --without-pip "$environment"; then
+        quietly "$1" -m virtualenv "$environment"
+    elif "$1" -m pip --version >/dev/null 2>&1 &&
+        quietly "$1" -m venv --without-pip "$environment"; then
         # The pip outside fills the environment.
         outer_pip=$1
     elif install_venv_package "$1"; then
-        "$1" -m venv "$environment"
+        quietly "$1" -m venv "$environment"
     else
         fail "this Python cannot make a virtual environment. Install its venv package" \
             "(Debian, Ubuntu: sudo apt-get install python3-venv), then try again."
@@ -127,9 +137,9 @@ install_with_pip() {
     set -- install --quiet --disable-pip-version-check --no-input \
         --require-hashes --no-deps --no-user -r "$lock"
     if [ -n "$outer_pip" ]; then
-        "$outer_pip" -m pip --python "$python" "$@"
+        quietly "$outer_pip" -m pip --python "$python" "$@"
     else
-        "$python" -m pip "$@"
+        quietly "$python" -m pip "$@"
     fi || fail "the packages could not be installed. Behind a mirror or a proxy, configure pip" \
         "for it (pip config, or PIP_* variables), then try again."
 }

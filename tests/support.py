@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import os
 import socket
@@ -34,16 +35,13 @@ KEYRING = Keyring(NUMBER_SECRET, GRANT_KEYS)
 SERVICE_START_SECONDS_MAX = 30
 
 _counter = itertools.count(1)
+_DIGITS_AS_LETTERS = str.maketrans("0123456789", "ghijklmnop")
 
 
 def test_settings(database_url: str, **overrides: Any) -> Settings:
     """Return settings for a test database."""
-    return Settings(
-        database_url=database_url,
-        number_secret=NUMBER_SECRET,
-        grant_keys=GRANT_KEYS,
-        **overrides,
-    )
+    secrets = {"number_secret": NUMBER_SECRET, "grant_keys": GRANT_KEYS}
+    return Settings(database_url=database_url, **(secrets | overrides))
 
 
 test_settings.__test__ = False  # type: ignore[attr-defined]
@@ -55,8 +53,8 @@ def psycopg_url(url: str) -> str:
 
 
 def a_name(prefix: str) -> str:
-    """Return a name that no other test uses."""
-    return f"{prefix}-{uuid.uuid4().hex[:10]}"
+    """Return a name that no other test uses: in letters, as eight digits may be a card number."""
+    return f"{prefix}-{uuid.uuid4().hex[:10].translate(_DIGITS_AS_LETTERS)}"
 
 
 def a_number() -> str:
@@ -151,6 +149,18 @@ class Till(Caller):
         body = {"instrument_id": card.instrument_id, "lock_id": lock_id}
         return self.post("/v1/releases", {**self.key_of(transaction_id, line), **body})
 
+    def heartbeat(self, **told: Any) -> TestResponse:
+        """Tell HQ that all is well, but for what is told otherwise."""
+        well = {
+            "sent_at": datetime.now(UTC).isoformat(),
+            "connection_state": "online",
+            "pending_count": 0,
+            "pending_amounts_minor": {},
+            "last_sync": {"status": "none"},
+            "journal_tips": {},
+        }
+        return self.post("/v1/heartbeats", {**well, **told})
+
     def offline_line(
         self, card: Card, transaction_id: str, amount_minor: int, line: int = 1, **more: Any
     ) -> dict[str, Any]:
@@ -169,6 +179,31 @@ class Till(Caller):
             "concluded_at": datetime.now(UTC).isoformat(),
             **more,
         }
+
+
+class SyncJob(Caller):
+    """The sync job of a store."""
+
+    def to_do(self) -> list[dict[str, Any]]:
+        """Return the sessions that HQ has for the store."""
+        answer = self.get("/v1/distribution-sessions")
+        assert answer.status_code == 200, answer.json
+        found: list[dict[str, Any]] = answer.json["sessions"]
+        return found
+
+    def fetch(self, session_id: str) -> TestResponse:
+        return self.get(f"/v1/distribution-sessions/{session_id}/package")
+
+    def tell(self, session_id: str, status: str, **more: Any) -> TestResponse:
+        path = f"/v1/distribution-sessions/{session_id}/acknowledgements"
+        return self.post(path, {"status": status, **more})
+
+    def apply(self, session_id: str) -> TestResponse:
+        """Fetch a package, and tell that it is applied."""
+        fetched = self.fetch(session_id)
+        assert fetched.status_code == 200, fetched.json
+        checksum = hashlib.sha256(fetched.data).hexdigest()
+        return self.tell(session_id, "applied", checksum_sha256=checksum)
 
 
 def sale_line(
@@ -235,9 +270,24 @@ class Hq:
         key = self.make_key(Role.TERMINAL, store_id=store, terminal_id=terminal_id)
         return Till(self.client, key, store, terminal_id)
 
-    def sync(self, store_id: str) -> Caller:
+    def sync(self, store_id: str) -> SyncJob:
         """Return the sync job of a store."""
-        return Caller(self.client, self.make_key(Role.SYNC, store_id=store_id))
+        return SyncJob(self.client, self.make_key(Role.SYNC, store_id=store_id))
+
+    def make_schedule(self, *job_ids: str, **more: Any) -> str:
+        """Create a distribution schedule of some jobs, and return its id."""
+        schedule_id = a_name("D")
+        body = {"schedule_id": schedule_id, "name": "test", "job_ids": list(job_ids)}
+        answer = self.admin.post(
+            "/v1/admin/distribution-schedules", {**body, "reason": "test", **more}
+        )
+        assert answer.status_code == 201, answer.json
+        return schedule_id
+
+    def run_now(self, schedule_id: str, *store_ids: str) -> TestResponse:
+        """Run a schedule now, for some stores or for all."""
+        body = {"reason": "test", **({"store_ids": list(store_ids)} if store_ids else {})}
+        return self.admin.post(f"/v1/admin/distribution-schedules/{schedule_id}/runs", body)
 
     def post_batch(
         self, store_id: str, lines: list[dict[str, Any]], batch_id: str | None = None
@@ -262,13 +312,41 @@ class Hq:
         assert answer.status_code == 201, answer.json
         return Card(kind, number, answer.json["instrument"]["instrument_id"], currency)
 
+    def save_parameters(
+        self, store_id: str | None = None, *, reason: str = "test", **changes: Any
+    ) -> TestResponse:
+        """Edit the Commerce parameters as they are now, of the company or of one store.
+
+        They are saved: no till is served them before they are distributed.
+        """
+        path = f"/v1/admin/stores/{store_id}/parameters" if store_id else "/v1/admin/parameters"
+        seen = self.admin.get(path).headers["ETag"]
+        return self.admin.patch(path, {"parameters": changes, "reason": reason}, If_Match=seen)
+
     def set_parameters(self, **changes: Any) -> None:
-        """Edit the company-wide Commerce parameters."""
-        seen = self.admin.get("/v1/admin/parameters").headers["ETag"]
-        answer = self.admin.patch(
-            "/v1/admin/parameters", {"parameters": changes, "reason": "test"}, If_Match=seen
-        )
+        """Edit the company-wide Commerce parameters, and let every store apply them."""
+        answer = self.save_parameters(**changes)
         assert answer.status_code == 200, answer.json
+        self.distribute()
+
+    def parameter_state(self, till: Till) -> dict[str, Any]:
+        """Return what is saved, distributed and effective at a till, as an administrator sees it:
+        the members of its store and its own.
+        """
+        path = f"/v1/admin/parameters/states?store_id={till.store_id}"
+        answer = self.admin.get(path)
+        assert answer.status_code == 200, answer.json
+        [store] = answer.json["stores"]
+        terminals = {one["terminal_id"]: one for one in store.pop("terminals")}
+        return {**store, **terminals[till.terminal_id]}
+
+    def distribute(self) -> None:
+        """Let every store apply what is saved, as a distribution run and their sync jobs do."""
+        self.sql(
+            "UPDATE stores SET applied_at = now(), applied_revision ="
+            " (SELECT coalesce(max(revision), 0) FROM parameter_revisions AS saved"
+            " WHERE saved.store_id IS NULL OR saved.store_id = stores.store_id)"
+        )
 
     def allow_offline(self, *tills: Till) -> None:
         """Say Yes to concluding offline, for both kinds, and let tills acknowledge it."""

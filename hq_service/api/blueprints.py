@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from flask import Request, current_app, request
+from flask.sansio.app import App
 from flask_smorest import Blueprint as SmorestBlueprint
 from webargs.flaskparser import FlaskParser
 
@@ -34,7 +35,9 @@ class StrictParser(FlaskParser):
 class Blueprint(SmorestBlueprint):
     """A group of endpoints.
 
-    Every one authenticates, unless ``is_public`` says that anybody may call it.
+    Every one authenticates, unless ``is_public`` says that anybody may call it. Those that do know
+    no HEAD: a GET may count a try or acknowledge what it answers, and who asks for the headers
+    alone has not got that.
     """
 
     ARGUMENTS_PARSER = StrictParser()
@@ -42,6 +45,15 @@ class Blueprint(SmorestBlueprint):
     def __init__(self, name: str, description: str, *, is_public: bool = False) -> None:
         super().__init__(name, name, description=description)
         self.is_public = is_public
+
+    def register(self, app: App, options: dict[str, Any]) -> None:
+        """Register the endpoints, and take away the HEAD that comes with every GET."""
+        super().register(app, options)
+        if self.is_public:
+            return
+        for rule in app.url_map.iter_rules():
+            if rule.methods and rule.endpoint.startswith(f"{self.name}."):
+                rule.methods.discard("HEAD")
 
     def arguments(
         self, schema: Any, *, location: str = "json", **keywords: Any

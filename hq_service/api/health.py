@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from hq_service.api.blueprints import Blueprint
+from hq_service.api.blueprints import Blueprint, keyring
 from hq_service.api.problems import PROBLEMS, REMEDIES
 from hq_service.api.schemas.administration import AliveSchema, ProblemKindSchema, ReadySchema
 from hq_service.domain.errors import NotFound, Unavailable
@@ -28,12 +28,12 @@ def healthz() -> dict[str, str]:
 @blueprint.doc(security=[])
 @blueprint.response(200, ReadySchema)
 def readyz() -> dict[str, Any]:
-    """Tell whether requests can be taken: the database, its schema, its clock, its time-outs."""
+    """Tell whether requests can be taken: the database, its schema, its clock, its secret."""
     try:
-        checks = readiness.check(now)
+        checks = readiness.check(now, keyring())
     except Unavailable:
-        checks = {"database": "does not answer; see that it runs and that DATABASE_URL is right"}
-    if any(found != "ok" for found in checks.values()):
+        checks = {"database": readiness.AWAY}
+    if any(found != readiness.OK for found in checks.values()):
         raise Unavailable(
             "The service is not ready; checks say why.",
             checks=checks,

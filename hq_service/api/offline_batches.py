@@ -143,11 +143,10 @@ def get_batch(store_id: str, batch_id: str) -> Answer:
 def get_lines(page: Mapping[str, int], store_id: str, batch_id: str) -> Answer:
     """Tell what the lines of a batch came to, in the sender's order."""
     _require_possible(store_id, batch_id)
-    results = offline_batches.lines(
+    results, next_after = offline_batches.lines(
         store_id, batch_id, auth.current_actor(), after=page["after"], limit=page["limit"]
     )
-    is_last = len(results) < page["limit"]
-    return {"results": results, "next_after": None if is_last else results[-1]["position"]}
+    return {"results": results, "next_after": next_after}
 
 
 def _require_possible(store_id: str, batch_id: str) -> None:
@@ -206,10 +205,11 @@ def _members(state: BatchState) -> Answer:
 
 
 def _all_results(state: BatchState) -> list[Answer]:
-    return offline_batches.lines(
+    results, _ = offline_batches.lines(
         state.store_id,
         state.batch_id,
         auth.current_actor(),
         after=-1,
         limit=state.lines_count,
     )
+    return results

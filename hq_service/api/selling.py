@@ -9,6 +9,7 @@ from typing import Any
 from hq_service.api import auth
 from hq_service.api.blueprints import Blueprint, keyring
 from hq_service.api.schemas import selling
+from hq_service.api.schemas.queries import after_text
 from hq_service.domain.actors import Role
 from hq_service.domain.errors import NotFound
 from hq_service.domain.locking import LockRequest
@@ -17,6 +18,7 @@ from hq_service.domain.reading import is_identifier
 from hq_service.operations import instruments, locks, redemptions, transactions, voids
 from hq_service.operations.clock import now
 from hq_service.operations.concluding import Concluded
+from hq_service.operations.locks import LockAnswer
 
 blueprint = Blueprint("selling", "What a terminal does online")
 auth.protect(blueprint)
@@ -58,22 +60,25 @@ def acquire_lock(wish: Mapping[str, Any]) -> tuple[Answer, int, dict[str, str]]:
         keyring(),
         now(),
     )
-    lock = answer.lock
-    body = {
-        "lock_id": lock.lock_id,
-        "locked_at": lock.locked_at,
-        "purpose": lock.purpose,
-        "max_amount_minor": lock.amount_minor,
-        "instrument": instrument_members(answer.instrument),
-        "number": answer.made_number,
-        "lease": {"ends_at": answer.lease_ends_at, "seconds": answer.lease_seconds},
-        "offline": {
-            "allowed": answer.grant is not None,
-            "grant": answer.grant,
-            "until": lock.grant_until,
-        },
-    }
+    body = lock_members(answer)
     return (body, 201, {}) if answer.is_new else (body, 200, REPLAYED)
+
+
+@blueprint.route("/v1/locks", methods=["GET"])
+@auth.allow(Role.TERMINAL)
+@blueprint.arguments(selling.OwnLocksPageSchema, location="query")
+@blueprint.response(200, selling.OwnLocksSchema)
+def list_own_locks(page: Mapping[str, Any]) -> Answer:
+    """Tell a terminal the locks that it holds: what it goes on with after a restart."""
+    held, place = locks.held_by_terminal(
+        auth.current_actor(),
+        page["transaction_id"],
+        keyring(),
+        after=page["after"],
+        limit=page["limit"],
+    )
+    told = [{**one.lock.key._asdict(), **lock_members(one)} for one in held]
+    return {"locks": told, "next_after": after_text(place)}
 
 
 @blueprint.route("/v1/releases", methods=["POST"])
@@ -208,6 +213,25 @@ def _sale_line(wish: Mapping[str, Any], line: Mapping[str, Any], concluded_at: d
 def business_key(wish: Mapping[str, Any]) -> BusinessKey:
     """Return the business key that a request names."""
     return BusinessKey(wish["store_id"], wish["terminal_id"], wish["transaction_id"], wish["line"])
+
+
+def lock_members(answer: LockAnswer) -> Answer:
+    """Return what an answer tells of a lock to the terminal that holds it."""
+    lock = answer.lock
+    return {
+        "lock_id": lock.lock_id,
+        "locked_at": lock.locked_at,
+        "purpose": lock.purpose,
+        "max_amount_minor": lock.amount_minor,
+        "instrument": instrument_members(answer.instrument),
+        "number": answer.made_number,
+        "lease": {"ends_at": answer.lease_ends_at, "seconds": answer.lease_seconds},
+        "offline": {
+            "allowed": answer.grant is not None,
+            "grant": answer.grant,
+            "until": lock.grant_until,
+        },
+    }
 
 
 def concluded_members(done: Concluded) -> Answer:

@@ -26,10 +26,13 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """What HQ promised: this line may spend up to ``amount_minor`` offline, until ``until``."""
+    """What HQ promised: this line may do what it locked for offline, up to ``amount_minor``, until
+    ``until``.
+    """
 
     lock_id: UUID
     key: BusinessKey
+    purpose: str
     instrument_id: UUID
     kind: str
     currency: str
@@ -68,6 +71,7 @@ def sign(grant: Grant, keys: GrantKeys) -> str:
     fields = [
         grant.lock_id.hex,
         *grant.key,
+        grant.purpose,
         grant.instrument_id.hex,
         grant.kind,
         grant.currency,
@@ -98,11 +102,12 @@ def verify(text: str, store_id: str, terminal_id: str, keys: GrantKeys) -> Grant
         fields = json.loads(_decode(parts[2]))
     except (ValueError, binascii.Error):
         return None
-    lock_id, store, terminal, transaction, line, instrument_id, *rest = fields
+    lock_id, store, terminal, transaction, line, purpose, instrument_id, *rest = fields
     kind, currency, number_last4, amount_minor, revision, issued, until = rest
     return Grant(
         lock_id=UUID(hex=lock_id),
         key=BusinessKey(store, terminal, transaction, line),
+        purpose=purpose,
         instrument_id=UUID(hex=instrument_id),
         kind=kind,
         currency=currency,

@@ -53,6 +53,11 @@ class Journal:
         """Return up to where nothing is missing: the till may purge to there; 0 for nothing."""
         return self.ranges[0][1] - 1 if self.ranges and self.ranges[0][0] == 1 else 0
 
+    @property
+    def highest(self) -> int:
+        """Return the highest number that has arrived, whatever is missing below; 0 for nothing."""
+        return self.ranges[-1][1] - 1 if self.ranges else 0
+
     def gaps(self) -> Iterator[Range]:
         """Return what is missing below the highest number, as first and last of each gap."""
         expected = 1

@@ -25,6 +25,7 @@ from hq_service.domain.model import (
     Content,
     Instrument,
     InstrumentStatus,
+    Kind,
     Line,
     Lock,
     LockEnd,
@@ -33,6 +34,7 @@ from hq_service.domain.model import (
     TransactionStatus,
     newborn,
 )
+from hq_service.domain.money import AMOUNT_MINOR_MAX
 from hq_service.domain.outcomes import Code, LineResult, Outcome
 from hq_service.domain.parameters import Parameters
 
@@ -68,6 +70,7 @@ class Judgement:
     original: LineResult | None = None
     reverses: Content | None = None
     cancelled_minor: int = 0
+    restored_minor: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +82,8 @@ class GoneLock:
     end: str
     grant_until: datetime | None
     grant_revision: int | None
+    purpose: str
+    amount_minor: int
 
 
 @dataclass(slots=True)
@@ -86,17 +91,18 @@ class Known:
     """What HQ knows of the keys, locks and journals that a chunk names, read after its row locks.
 
     Shapes: ``results`` key -> content -> result, postings and held lines alike; ``voided`` keys
-    that shall have no effect; ``gone_locks`` (instrument, store, terminal, transaction) -> how its
-    locks ended, oldest first; ``consumed_locks`` lock id -> the key that spent it;
+    that shall have no effect -> what their void came to; ``gone_locks`` (instrument, store,
+    terminal, transaction) -> how its locks ended, oldest first; ``consumed_locks`` (instrument,
+    lock id) -> the key that spent it: a lock is its instrument's, and says nothing of another;
     ``refunded_minor`` original key -> what linked refunds have given back; ``recovered_minor``
     case -> how much of its shortfall was recovered; ``journals`` (terminal, journal) -> what has
     arrived of it.
     """
 
     results: dict[BusinessKey, dict[Content, LineResult]] = field(default_factory=dict)
-    voided: set[BusinessKey] = field(default_factory=set)
+    voided: dict[BusinessKey, LineResult] = field(default_factory=dict)
     gone_locks: dict[tuple[UUID, str, str, str], list[GoneLock]] = field(default_factory=dict)
-    consumed_locks: dict[UUID, BusinessKey] = field(default_factory=dict)
+    consumed_locks: dict[tuple[UUID, UUID], BusinessKey] = field(default_factory=dict)
     refunded_minor: dict[BusinessKey, int] = field(default_factory=dict)
     recovered_minor: dict[UUID, int] = field(default_factory=dict)
     journals: dict[tuple[str, str], Journal] = field(default_factory=dict)
@@ -105,7 +111,7 @@ class Known:
         """Return knowledge of its own, to go on learning from."""
         return Known(
             results={key: dict(results) for key, results in self.results.items()},
-            voided=set(self.voided),
+            voided=dict(self.voided),
             gone_locks={owner: list(gone) for owner, gone in self.gone_locks.items()},
             consumed_locks=dict(self.consumed_locks),
             refunded_minor=dict(self.refunded_minor),
@@ -119,6 +125,10 @@ class Known:
             if result.outcome == Outcome.APPLIED:
                 return content, result
         return None
+
+    def is_spent(self, instrument_id: UUID, lock_id: UUID, key: BusinessKey) -> bool:
+        """Tell whether another key has spent a lock of an instrument."""
+        return self.consumed_locks.get((instrument_id, lock_id), key) != key
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +149,7 @@ class Context:
     keyring: Keyring
     actor: str
     is_offline: bool = True
+    batch_id: str = ""
 
 
 def judge(line: Line, instrument: Instrument | None, known: Known, context: Context) -> Judgement:
@@ -160,16 +171,17 @@ def judge(line: Line, instrument: Instrument | None, known: Known, context: Cont
              9, 11, 12, 13, 14  undocumented in Dynamics: our own, for late and conflicting sales
              15  the card's status is judged, the sale stays a fact
              16  Commerce parameters, tab Posting: "Allow concluding ... in offline mode"
+             17  a lock or a grant proves what it was given for, and nothing else
     """
     key = line.key
     if (key.store_id, key.terminal_id) not in context.terminals:  # 1
         return Judgement(Outcome.QUARANTINED, (Code.FOREIGN_TERMINAL,))
+    if line.status == TransactionStatus.TRAINING:  # 5: never moves money, still counted
+        return Judgement(Outcome.APPLIED)
     if line.is_void:  # V
         return _judge_void(line, instrument, known, context)
     if line.operation == Operation.RELEASE:  # 5
         return Judgement(Outcome.APPLIED, lock_effect=LockEffect.RELEASED)
-    if line.status == TransactionStatus.TRAINING:  # 5: never moves money, still counted
-        return Judgement(Outcome.APPLIED)
     if line.status == TransactionStatus.SUSPENDED:  # 5
         return Judgement(Outcome.APPLIED, lock_effect=LockEffect.KEPT)
     results = known.results.get(key)
@@ -199,7 +211,7 @@ def judge_funding(
         return Judgement(Outcome.HELD, (doubt,), lock_effect=LockEffect.KEPT)
     named = (line.lock_id, grant.lock_id if grant else None)
     if any(
-        known.consumed_locks.get(lock_id, line.key) != line.key
+        known.is_spent(line.instrument_id, lock_id, line.key)
         for lock_id in named
         if lock_id is not None
     ):  # 10
@@ -218,19 +230,17 @@ def granted_issue(line: Line, grant: Grant | None) -> Instrument | None:
     """Return the instrument that a granted issue creates: HQ promised it and forgot it."""
     if grant is None or line.operation != Operation.ISSUE or not _covers(grant, line):
         return None
+    if line.amount_minor > grant.amount_minor:
+        return None
     return newborn(grant.instrument_id, grant.kind, grant.currency, grant.number_last4)
 
 
 def _judge_void(
     line: Line, instrument: Instrument | None, known: Known, context: Context
 ) -> Judgement:
-    """Row V: the key shall have no effect, whatever comes first.
-
-    A reversal that gives back returns what was funded and recovered and cancels the shortfall;
-    one that takes is funded like any debit.
-    """
-    if line.key in known.voided:
-        told = LineResult(Outcome.APPLIED, (Code.VOIDED,))
+    """Row V: the key shall have no effect, whatever comes first."""
+    told = known.voided.get(line.key)
+    if told is not None:
         return Judgement(Outcome.DUPLICATE, lock_effect=LockEffect.RELEASED, original=told)
     posted = known.posted(line.key)
     if posted is None:
@@ -241,24 +251,47 @@ def _judge_void(
     if content.instrument_id != line.instrument_id or instrument is None:
         return Judgement(Outcome.HELD, (Code.BUSINESS_KEY_REUSED,))
     if content.operation in DEBITS:
-        recovered_minor = known.recovered_minor.get(result.case_id, 0) if result.case_id else 0
-        funded_minor = result.funded_minor + recovered_minor
-        cancelled_minor = result.shortfall_minor - recovered_minor
-        shortfall_minor = 0  # what was short is short no more
-    else:
-        available = available_minor(instrument, line.key, context)
-        funded_minor = min(content.amount_minor, available)
-        cancelled_minor = 0
-        shortfall_minor = content.amount_minor - funded_minor
+        return _give_back(line.key, content, result, instrument, known)
+    if content.original is not None and content.original in known.voided:
+        # The void of the original has given back that much less: it is even already.
+        return Judgement(
+            Outcome.APPLIED, (Code.VOIDED,), lock_effect=LockEffect.RELEASED, voids=True
+        )
+    available = available_minor(instrument, line.key, context)
+    funded_minor = min(content.amount_minor, available)
     return Judgement(
         Outcome.APPLIED,
         (Code.VOIDED,),
         funded_minor=funded_minor,
-        shortfall_minor=shortfall_minor,
+        shortfall_minor=content.amount_minor - funded_minor,
         lock_effect=LockEffect.RELEASED,
         voids=True,
         reverses=content,
-        cancelled_minor=cancelled_minor,
+    )
+
+
+def _give_back(
+    key: BusinessKey, content: Content, result: LineResult, instrument: Instrument, known: Known
+) -> Judgement:
+    """Return how a debit is undone: what it took comes back, less what linked refunds have given
+    back already; what was short is short no more.
+    """
+    recovered_minor = known.recovered_minor.get(result.case_id, 0) if result.case_id else 0
+    funded_minor = result.funded_minor + recovered_minor - known.refunded_minor.get(key, 0)
+    if funded_minor < 0:  # a sale that fell short was refunded for more than it took
+        return Judgement(Outcome.HELD, (Code.REFUND_EXCEEDS_ORIGINAL,), lock_effect=LockEffect.KEPT)
+    codes = [Code.VOIDED]
+    if instrument.status == InstrumentStatus.CLOSED and funded_minor + result.forfeited_minor:
+        codes.append(Code.INSTRUMENT_CLOSED)  # somebody has to decide where the money goes
+    return Judgement(
+        Outcome.APPLIED,
+        tuple(codes),
+        funded_minor=funded_minor,
+        lock_effect=LockEffect.RELEASED,
+        voids=True,
+        reverses=content,
+        cancelled_minor=result.shortfall_minor - recovered_minor,
+        restored_minor=result.forfeited_minor,
     )
 
 
@@ -279,13 +312,16 @@ def _doubt_of_refund(line: Line, known: Known) -> str | None:
 class _Proof:
     """What a line can show for itself: a lock that lives, one that is gone, a grant, or nothing.
 
-    ``until`` and ``revision`` are those of the grant that went with the lock; None without one.
+    ``purpose`` and ``amount_minor`` are what that was given for; ``until`` and ``revision`` those
+    of the grant that went with the lock, None without one.
     """
 
     code: str | None = None
     own: Lock | None = None
     lock_id: UUID | None = None
     locked_at: datetime | None = None
+    purpose: str | None = None
+    amount_minor: int | None = None
     until: datetime | None = None
     revision: int | None = None
 
@@ -296,22 +332,40 @@ def _proof(
     """Return which of rows 8, 11, 12 and 13 is the line's (9 is 8 above the lock's amount)."""
     own = own_lock(instrument, line.key, context)
     if own is not None:  # 8
-        return _Proof(None, own, own.lock_id, own.locked_at, own.grant_until, own.grant_revision)
+        return _Proof(
+            None,
+            own,
+            own.lock_id,
+            own.locked_at,
+            own.purpose,
+            own.amount_minor,
+            own.grant_until,
+            own.grant_revision,
+        )
     gone = _gone_lock(line, instrument, known)
     if gone is not None:  # 11
-        code = Code.LOCK_BROKEN if gone.end == LockEnd.BROKEN else Code.STALE_LOCK
         return _Proof(
-            code, None, gone.lock_id, gone.locked_at, gone.grant_until, gone.grant_revision
+            Code.LOCK_BROKEN if gone.end == LockEnd.BROKEN else Code.STALE_LOCK,
+            None,
+            gone.lock_id,
+            gone.locked_at,
+            gone.purpose,
+            gone.amount_minor,
+            gone.grant_until,
+            gone.grant_revision,
         )
-    is_unspent = grant is not None and (
-        known.consumed_locks.get(grant.lock_id, line.key) == line.key
-    )
-    if grant is not None and is_unspent and _covers(grant, line):  # 12
+    if (
+        grant is not None
+        and _covers(grant, line)
+        and not known.is_spent(line.instrument_id, grant.lock_id, line.key)
+    ):  # 12
         return _Proof(
             Code.LOCK_RECONSTRUCTED,
             None,
             grant.lock_id,
             grant.issued_at,
+            grant.purpose,
+            grant.amount_minor,
             grant.until,
             grant.revision,
         )
@@ -319,9 +373,10 @@ def _proof(
 
 
 def _covers(grant: Grant, line: Line) -> bool:
-    """Tell whether a grant is for this line's transaction and instrument."""
+    """Tell whether a grant is for this line's transaction, operation and instrument."""
     return (
         grant.key[:3] == line.key[:3]
+        and grant.purpose == line.operation
         and grant.instrument_id == line.instrument_id
         and grant.currency == line.currency
     )
@@ -331,14 +386,15 @@ def _fund(
     line: Line, instrument: Instrument, proof: _Proof, known: Known, context: Context
 ) -> Judgement:
     """Fund a line that is going to be posted, and add every doubt of rows 14 to 16."""
-    codes: list[str] = []
-    if proof.code is not None:
-        codes.append(proof.code)
-    elif proof.own is not None and line.amount_minor > proof.own.amount_minor:  # 9
-        codes.append(Code.OVER_GRANT)
     status_code = _STATUS_CODES.get(instrument.status)
-    if line.operation in CREDITS and status_code in _CLOSED_TO_CREDITS:
-        return Judgement(Outcome.HELD, (status_code,), lock_effect=LockEffect.KEPT)
+    hindrance = _hindrance_of_credit(line, instrument) if line.operation in CREDITS else None
+    if hindrance is not None:
+        return Judgement(Outcome.HELD, (hindrance,), lock_effect=LockEffect.KEPT)
+    codes: list[str] = [] if proof.code is None else [proof.code]
+    if proof.amount_minor is not None and line.amount_minor > proof.amount_minor:  # 9
+        codes.append(Code.OVER_GRANT)
+    if proof.purpose is not None and proof.purpose != line.operation:  # 17
+        codes.append(Code.NOT_AS_LOCKED)
     if context.is_offline:
         codes += _grant_doubts(line, context)
     if is_reserved_for_another(instrument, line.key, context):  # 14
@@ -362,6 +418,20 @@ def _fund(
         lock_id=proof.lock_id,
         locked_at=proof.locked_at,
     )
+
+
+def _hindrance_of_credit(line: Line, instrument: Instrument) -> str | None:
+    """Return why money cannot be put on an instrument: where it is, it must not be lost.
+
+    Source: an existing credit memo is never topped up (Dynamics, refund to a credit memo).
+    """
+    status_code = _STATUS_CODES.get(instrument.status)
+    if status_code in _CLOSED_TO_CREDITS:
+        return status_code
+    if instrument.kind == Kind.CREDIT_MEMO and line.operation != Operation.ISSUE:
+        return Code.OPERATION_NOT_ALLOWED
+    is_too_much = instrument.balance_minor + line.amount_minor > AMOUNT_MINOR_MAX
+    return Code.BALANCE_LIMIT_EXCEEDED if is_too_much else None
 
 
 _STATUS_CODES: Mapping[str, str] = {
@@ -409,16 +479,27 @@ def _gone_lock(line: Line, instrument: Instrument, known: Known) -> GoneLock | N
     gone = [
         one
         for one in known.gone_locks.get((instrument.instrument_id, *key[:3]), ())
-        if known.consumed_locks.get(one.lock_id, key) == key
+        if not known.is_spent(instrument.instrument_id, one.lock_id, key)
     ]
     if gone:
         return next((one for one in gone if one.lock_id == line.lock_id), gone[-1])
     lock = instrument.lock
     if lock is not None and lock.belongs_to(key):  # live on its row, but its horizon has passed
-        return GoneLock(
-            lock.lock_id, lock.locked_at, LockEnd.HORIZON, lock.grant_until, lock.grant_revision
-        )
+        return gone_lock(lock, LockEnd.HORIZON)
     return None
+
+
+def gone_lock(lock: Lock, end: LockEnd) -> GoneLock:
+    """Return what stays known of a lock that ended otherwise than by a posting."""
+    return GoneLock(
+        lock.lock_id,
+        lock.locked_at,
+        end,
+        lock.grant_until,
+        lock.grant_revision,
+        lock.purpose,
+        lock.amount_minor,
+    )
 
 
 def _grant_doubts(line: Line, context: Context) -> list[str]:
@@ -483,6 +564,8 @@ class OnlineRefusal(StrEnum):
     CURRENCY_MISMATCH = "currency_mismatch"
     UNKNOWN_ORIGINAL = "unknown_original"
     REFUND_EXCEEDS_ORIGINAL = "refund_exceeds_original"
+    OPERATION_NOT_ALLOWED = "operation_not_allowed"
+    BALANCE_LIMIT_EXCEEDED = "balance_limit_exceeded"
     LOCK_LOST = "lock_lost"
     INSUFFICIENT_BALANCE = "insufficient_balance"
     CASH_OUT_NOT_WHOLE = "cash_out_not_whole"
@@ -504,8 +587,7 @@ def refusal_online(
     codes = judgement.codes
     lock = instrument.lock if instrument is not None else None
     if line.is_void:
-        is_stranger = judgement.outcome is Outcome.HELD
-        return OnlineRefusal.BUSINESS_KEY_REUSED if is_stranger else None
+        return None if judgement.outcome is not Outcome.HELD else _REFUSAL_OF_CODE[codes[0]]
     if line.operation == Operation.RELEASE:
         is_own = lock is not None and lock.lock_id == line.lock_id and lock.key == line.key
         return None if is_own else OnlineRefusal.LOCK_LOST
@@ -535,6 +617,8 @@ _REFUSAL_OF_CODE: Mapping[str, OnlineRefusal] = {
     Code.CURRENCY_MISMATCH: OnlineRefusal.CURRENCY_MISMATCH,
     Code.UNKNOWN_ORIGINAL: OnlineRefusal.UNKNOWN_ORIGINAL,
     Code.REFUND_EXCEEDS_ORIGINAL: OnlineRefusal.REFUND_EXCEEDS_ORIGINAL,
+    Code.OPERATION_NOT_ALLOWED: OnlineRefusal.OPERATION_NOT_ALLOWED,
+    Code.BALANCE_LIMIT_EXCEEDED: OnlineRefusal.BALANCE_LIMIT_EXCEEDED,
     Code.INSTRUMENT_BLOCKED: OnlineRefusal.INSTRUMENT_BLOCKED,
     Code.INSTRUMENT_EXPIRED: OnlineRefusal.INSTRUMENT_EXPIRED,
     Code.INSTRUMENT_CLOSED: OnlineRefusal.INSTRUMENT_CLOSED,

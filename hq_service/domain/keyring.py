@@ -7,7 +7,7 @@ from uuid import UUID
 
 from hq_service.domain import grants, numbers
 from hq_service.domain.grants import Grant, GrantKeys
-from hq_service.domain.model import BusinessKey
+from hq_service.domain.model import BusinessKey, Kind
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,9 +21,21 @@ class Keyring:
         """Return the id that a number stands for."""
         return numbers.instrument_id_of(self.number_secret, kind, normalised_number)
 
+    def number_secret_fingerprint(self) -> bytes:
+        """Return what a database remembers of the number secret that its data was made with."""
+        return numbers.fingerprint_of(self.number_secret)
+
+    def audit_key(self) -> bytes:
+        """Return what the audit's chain is hashed with."""
+        return numbers.audit_key_of(self.number_secret)
+
     def number_made_for(self, kind: str, key: BusinessKey) -> str:
         """Return the number that HQ makes for a business key; the same each time."""
         return numbers.number_made_for(self.number_secret, kind, key)
+
+    def remainder_number_for(self, key: BusinessKey) -> str:
+        """Return the number of the memo that a business key left behind; the same each time."""
+        return numbers.number_made_for(self.number_secret, Kind.CREDIT_MEMO, key, is_remainder=True)
 
     def sign(self, grant: Grant) -> str:
         """Return a grant as the text that goes to the till."""

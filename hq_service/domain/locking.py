@@ -40,6 +40,7 @@ class LockRefusal(StrEnum):
     """Why a lock is not given."""
 
     VOIDED = "voided"
+    BUSINESS_KEY_REUSED = "business_key_reused"
     ALREADY_CONCLUDED = "already_concluded"
     INSTRUMENT_ALREADY_IN_TRANSACTION = "instrument_already_in_transaction"
     INSTRUMENT_LOCKED = "instrument_locked"
@@ -64,6 +65,18 @@ class LockRequest:
     purpose: str
     amount_minor: int | None = None
     currency: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LockFilter:
+    """Which live locks somebody wants to see; None where all are wanted."""
+
+    store_id: str | None = None
+    terminal_id: str | None = None
+    kind: str | None = None
+    is_granted: bool | None = None
+    locked_before: datetime | None = None
+    transaction_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +147,7 @@ def acquire(
     *,
     is_voided: bool,
     is_concluded: bool,
+    is_holder_voided: bool,
     holder_last_seen_at: datetime | None,
     terminal: Terminal,
     granting: Parameters | None,
@@ -143,7 +157,8 @@ def acquire(
 ) -> Acquisition:
     """Decide on a lock request; the order of the rules is the order of precedence.
 
-    ``is_voided`` and ``is_concluded`` say what is known of the request's business key;
+    ``is_voided`` and ``is_concluded`` say what is known of the request's business key,
+    ``is_holder_voided`` whether the live lock's own key was voided: such a lock serves nobody;
     ``granting`` are the parameters at the revision that the terminal acknowledged, None if it
     acknowledged none; ``parameters`` those in force at HQ.
     """
@@ -151,6 +166,8 @@ def acquire(
         return Acquisition(refusal=LockRefusal.VOIDED)
     held = instrument.lock
     if held is not None and held.key == request.key:
+        if not _asks_for(request, held, instrument):
+            return Acquisition(refusal=LockRefusal.BUSINESS_KEY_REUSED)
         return Acquisition(lock=held)
     if is_concluded:
         return Acquisition(refusal=LockRefusal.ALREADY_CONCLUDED)
@@ -162,13 +179,24 @@ def acquire(
     if refusal is not None:
         return Acquisition(refusal=refusal)
     displaced_end = None
-    if held is not None:
+    if held is not None and is_holder_voided:
+        displaced_end = LockEnd.VOIDED
+    elif held is not None:
         state = state_of(held, holder_last_seen_at, parameters, now)
         if state in (LockState.ACTIVE, LockState.SUSPECT):
             return Acquisition(refusal=LockRefusal.INSTRUMENT_LOCKED, holder_state=state)
         displaced_end = LockEnd.LAPSED if state is LockState.LAPSED else LockEnd.HORIZON
     lock = _new_lock(request, instrument, terminal, granting, lock_id, now)
     return Acquisition(lock=lock, is_new=True, displaced=held, displaced_end=displaced_end)
+
+
+def _asks_for(request: LockRequest, held: Lock, instrument: Instrument) -> bool:
+    """Tell whether a request asks for the very lock that its business key has."""
+    return (
+        request.purpose == held.purpose
+        and request.amount_minor in (None, held.amount_minor)
+        and request.currency in (None, instrument.currency)
+    )
 
 
 def may_be_granted(terminal: Terminal, granting: Parameters | None, kind: str) -> bool:
@@ -187,6 +215,7 @@ def grant_of(lock: Lock, instrument: Instrument) -> Grant | None:
     return Grant(
         lock_id=lock.lock_id,
         key=lock.key,
+        purpose=lock.purpose,
         instrument_id=instrument.instrument_id,
         kind=instrument.kind,
         currency=instrument.currency,

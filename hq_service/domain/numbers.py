@@ -18,7 +18,7 @@ NUMBER_LENGTH_MAX = 32
 BUCKETS = 1024
 
 _SEPARATORS = str.maketrans("", "", " -")
-_NORMALISED = re.compile(rf"[0-9A-Z]{{{NUMBER_LENGTH_MIN},{NUMBER_LENGTH_MAX}}}")
+_NUMBER = re.compile(rf"[0-9A-Za-z]{{{NUMBER_LENGTH_MIN},{NUMBER_LENGTH_MAX}}}")
 # Without I, L, O and U, which people misread (Crockford's base 32).
 _ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _FOUR = rf"[{_ALPHABET}]{{4}}"
@@ -32,21 +32,27 @@ _MAYBE_NUMBERS = (
     # Nothing is asked of what follows: that would try again from each of its groups.
     re.compile(r"(?<![0-9A-Za-z-])\d{3,}(?:[ -]{1,3}\d{3,})+"),
     re.compile(rf"(?<![0-9A-Za-z])[{_ALPHABET}]{{{_GENERATED_LENGTH}}}(?![0-9A-Za-z])"),
-    # In small letters or in fours it must have a digit, or else four short words would be one.
-    re.compile(
-        # The same between all fours, or else every UUID would begin with one.
-        rf"(?<![0-9A-Za-z-])(?=(?:[ -]?[A-Za-z]){{0,15}}[ -]?\d)"
-        rf"{_FOUR}([ -]?){_FOUR}\1{_FOUR}\1{_FOUR}(?![0-9A-Za-z-])",
-        re.IGNORECASE,
-    ),
+)
+# In small letters or in fours it must have a digit, or else four short words would be one.
+_MAYBE_FOURS = re.compile(
+    # The same between all fours, or else every UUID would begin with one.
+    rf"(?<![0-9A-Za-z-])(?=(?:[ -]?[A-Za-z]){{0,15}}[ -]?\d)"
+    rf"{_FOUR}([ -]?){_FOUR}\1{_FOUR}\1{_FOUR}(?![0-9A-Za-z-])",
+    re.IGNORECASE,
 )
 _NUMBER_MEMBER = re.compile(r'("number"\s*:\s*")((?:[^"\\]|\\.)*)')
 
 
 def normalise(number: str) -> str | None:
     """Return the number as it is hashed: upper case, no spaces or hyphens; None if it is none."""
-    candidate = number.translate(_SEPARATORS).upper()
-    return candidate if _NORMALISED.fullmatch(candidate) else None
+    candidate = number.translate(_SEPARATORS)
+    # Looked at before upper(), which makes an S or two, an I, an F out of letters that no card has.
+    return candidate.upper() if _NUMBER.fullmatch(candidate) else None
+
+
+def without_separators(text: str) -> str:
+    """Return a text as a number in it would be hashed: upper case, no spaces or hyphens."""
+    return text.translate(_SEPARATORS).upper()
 
 
 def instrument_id_of(secret: bytes, kind: str, normalised_number: str) -> UUID:
@@ -58,17 +64,34 @@ def instrument_id_of(secret: bytes, kind: str, normalised_number: str) -> UUID:
     return UUID(bytes=hmac.digest(secret, message, hashlib.sha256)[:16])
 
 
+def fingerprint_of(secret: bytes) -> bytes:
+    """Return what tells a number secret from another, and gives nothing of it away.
+
+    Shapes: 32 bytes. No number's message is like this one: each begins with its kind and a NUL.
+    """
+    return hmac.digest(secret, b"fingerprint", hashlib.sha256)
+
+
+def audit_key_of(secret: bytes) -> bytes:
+    """Return the key of the audit's chain: made of the one secret that never changes."""
+    return hmac.digest(secret, b"audit", hashlib.sha256)
+
+
 def bucket_of(instrument_id: UUID) -> int:
     """Return the bucket, 0..1023: the top ten bits of the id."""
     return instrument_id.int >> 118
 
 
-def number_made_for(secret: bytes, kind: str, key: BusinessKey) -> str:
+def number_made_for(
+    secret: bytes, kind: str, key: BusinessKey, *, is_remainder: bool = False
+) -> str:
     """Return the number that HQ makes for a business key: the same key, the same number.
 
-    So a repeat can tell the number again although it is stored nowhere.
+    So a repeat can tell the number again although it is stored nowhere. What is left of a memo has
+    a number of its own, also if the key had one made for an issue.
     """
-    fields = ("made", kind, key.store_id, key.terminal_id, key.transaction_id, str(key.line))
+    word = "remainder" if is_remainder else "made"
+    fields = (word, kind, key.store_id, key.terminal_id, key.transaction_id, str(key.line))
     # Length-prefixed, so that no two keys can be written as the same bytes.
     message = b"".join(
         len(part).to_bytes(2) + part for part in (field.encode("utf-8") for field in fields)
@@ -92,8 +115,27 @@ def mask(text: str) -> str:
         return f"***{found[-4:]}" if len(found) > 4 else "***"
 
     text = _NUMBER_MEMBER.sub(lambda match: match[1] + hide(match[2]), text)
+    text = _hide_fours(text)  # first: the others would take a part of one
     for pattern in _MAYBE_NUMBERS:
         text = pattern.sub(_hide_number, text)
+    return text
+
+
+def _hide_fours(text: str) -> str:
+    """Hide numbers in groups of four, also behind or before a word of four letters.
+
+    Every possible beginning is tried: "card" could be the first group, and the last would stay.
+    """
+    spans: list[tuple[int, int]] = []
+    found = _MAYBE_FOURS.search(text)
+    while found is not None:
+        start, end = found.span()
+        if spans and start <= spans[-1][1]:
+            start, _ = spans.pop()
+        spans.append((start, end))
+        found = _MAYBE_FOURS.search(text, found.start() + 1)
+    for start, end in reversed(spans):
+        text = f"{text[:start]}***{text[start:end].translate(_SEPARATORS)[-4:]}{text[end:]}"
     return text
 
 

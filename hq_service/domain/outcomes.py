@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from uuid import UUID
 
-from hq_service.domain.model import BusinessKey, Content, UnreadableLine
+from hq_service.domain.model import BusinessKey, Content, Operation, UnreadableLine
 
 
 class Outcome(StrEnum):
@@ -32,7 +32,11 @@ class Code(StrEnum):
     REFUND_EXCEEDS_ORIGINAL = "refund_exceeds_original"
     CURRENCY_MISMATCH = "currency_mismatch"
     LOCK_ALREADY_USED = "lock_already_used"
+    OPERATION_NOT_ALLOWED = "operation_not_allowed"
+    BALANCE_LIMIT_EXCEEDED = "balance_limit_exceeded"
+    UNPOSTABLE = "unpostable"
     OVER_GRANT = "over_grant"
+    NOT_AS_LOCKED = "not_as_locked"
     STALE_LOCK = "stale_lock"
     LOCK_BROKEN = "lock_broken"
     LOCK_RECONSTRUCTED = "lock_reconstructed"
@@ -49,11 +53,13 @@ class Code(StrEnum):
     SEQUENCE_REUSED = "sequence_reused"
     SEQUENCE_GAP = "sequence_gap"
     CONTROL_TOTAL_MISMATCH = "control_total_mismatch"
+    APPLIED_BY_HAND = "applied_by_hand"
 
 
 CASE_CODES = frozenset(
     {
         Code.OVER_GRANT,
+        Code.NOT_AS_LOCKED,
         Code.LOCK_BROKEN,
         Code.NO_LOCK,
         Code.CONTENDED,
@@ -73,6 +79,9 @@ NOTICE_CODES = frozenset(
 )
 """The codes that make one case per terminal and batch, however many lines have them."""
 
+NOTICED = "noticed"
+"""The outcome of such a case: it is about no line, and so none of a line's outcomes."""
+
 WAITING_CODES = frozenset({Code.UNKNOWN_INSTRUMENT, Code.UNKNOWN_ORIGINAL})
 """The codes of lines that are held until what they wait for arrives; then they are judged again."""
 
@@ -82,6 +91,7 @@ class LineResult:
     """What is answered for one line, and told again when the line is repeated.
 
     ``undone`` is what a void undid: a void itself has neither amount nor currency.
+    ``forfeited_minor`` is what was left of a memo that the line used in part, and was kept back.
     """
 
     outcome: str
@@ -93,6 +103,7 @@ class LineResult:
     remainder_id: UUID | None = None
     original_outcome: str | None = None
     undone: Content | None = None
+    forfeited_minor: int = 0
 
     @property
     def needs_case(self) -> bool:
@@ -107,6 +118,11 @@ class LineResult:
 def case_id_of(key: BusinessKey, content: Content) -> UUID:
     """Return the id of the case of a line: the same line makes no second case."""
     return _case_id("case", key, content)
+
+
+def case_id_of_void(key: BusinessKey, undone: Content) -> UUID:
+    """Return the id of the case of a void: a void itself has neither amount nor currency."""
+    return _case_id("case", key, undone._replace(operation=Operation.VOID, original=None))
 
 
 def case_id_of_quarantined(key: BusinessKey, content: Content) -> UUID:
@@ -124,13 +140,18 @@ def _case_id(word: str, key: BusinessKey, content: Content) -> UUID:
     return UUID(bytes=hashlib.sha256(text.encode("utf-8")).digest()[:16])
 
 
-def case_id_of_unreadable(line: UnreadableLine) -> UUID:
-    """Return the id of the case of a line that could not be read: its masked text is all it has."""
-    text = json.dumps(["unreadable", line.store_id, line.masked_text])
+def case_id_of_unreadable(line: UnreadableLine, batch_id: str) -> UUID:
+    """Return the id of the case of a line that could not be read.
+
+    Its place in the journal tells a repeat. Without one, two lines of the same text may be two
+    sales cut off at the same letter: each place in each batch has its own case.
+    """
+    where = list(line.place) if line.place else [batch_id, line.position]
+    text = json.dumps(["unreadable", line.store_id, *where, line.masked_text])
     return UUID(bytes=hashlib.sha256(text.encode("utf-8")).digest()[:16])
 
 
-def case_id_of_notice(store_id: str, batch_id: str, terminal_id: str, code: str) -> UUID:
-    """Return the id of the case that a terminal has for a whole batch."""
-    text = json.dumps(["notice", store_id, batch_id, terminal_id, code])
+def case_id_of_notice(store_id: str, occasion: str, terminal_id: str, code: str) -> UUID:
+    """Return the id of a case that a terminal has for a whole batch, or for the same gaps."""
+    text = json.dumps(["notice", store_id, occasion, terminal_id, code])
     return UUID(bytes=hashlib.sha256(text.encode("utf-8")).digest()[:16])

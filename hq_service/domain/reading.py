@@ -21,6 +21,7 @@ from hq_service.domain.errors import InvalidRequest, MalformedBody, TooLarge
 from hq_service.domain.grants import GRANT_LENGTH_MAX
 from hq_service.domain.keyring import Keyring
 from hq_service.domain.model import (
+    HQ,
     BusinessKey,
     Kind,
     Line,
@@ -166,7 +167,10 @@ def _control_totals(raw: object) -> ControlTotals | str | None:
         )
     ):
         return "must have lines_count, and amounts_minor by currency"
-    return ControlTotals(raw["lines_count"], amounts)
+    # Nothing of a currency is as good as not naming it.
+    return ControlTotals(
+        raw["lines_count"], {name: amount for name, amount in amounts.items() if amount}
+    )
 
 
 def totals_of(lines: Sequence[Line | UnreadableLine]) -> ControlTotals:
@@ -342,12 +346,15 @@ def _original(raw: Mapping[str, Any], operation: str) -> BusinessKey | None:
         raise _Unreadable("only a refund has an original")
     if not isinstance(value, dict) or set(value) != _KEY_MEMBERS:
         raise _Unreadable("original must have store_id, terminal_id, transaction_id and line")
-    return BusinessKey(
+    key = BusinessKey(
         _identifier(value, "store_id"),
         _identifier(value, "terminal_id"),
         _identifier(value, "transaction_id"),
         _integer(value, "line", 1, LINE_NUMBER_MAX),
     )
+    if key.store_id == HQ:
+        raise _Unreadable(f"original.store_id must be a store's; {HQ} is headquarters' own")
+    return key
 
 
 def _reason(raw: Mapping[str, Any], operation: str, original: BusinessKey | None) -> str | None:
@@ -371,9 +378,14 @@ def _tender(raw: Mapping[str, Any]) -> Tender | None:
     currency, rate = told[1], told[2]
     if not isinstance(currency, str) or currency not in CURRENCY_EXPONENTS:
         raise _Unreadable("tender_currency must be a code of ISO 4217")
-    if not isinstance(rate, str) or not _EXCHANGE_RATE.fullmatch(rate):
+    if not isinstance(rate, str) or not is_exchange_rate(rate):
         raise _Unreadable("exchange_rate must be a decimal text, for example 10.4375")
     return Tender(amount_minor, currency, rate)
+
+
+def is_exchange_rate(text: str) -> bool:
+    """Tell whether a text is a rate of exchange: a decimal above zero."""
+    return _EXCHANGE_RATE.fullmatch(text) is not None and text.strip("0.") != ""
 
 
 def _place(raw: object) -> Place | None:

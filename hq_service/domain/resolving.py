@@ -10,12 +10,15 @@ from uuid import UUID
 
 from hq_service.domain.judgement import Context, available_minor
 from hq_service.domain.model import RECOVER, BusinessKey, Entry, Instrument, Operation, Posting
-from hq_service.domain.outcomes import Outcome
+from hq_service.domain.outcomes import Code, Outcome
 
 
 @dataclass(slots=True)
 class Case:
-    """One open or resolved question; the key is null for notices and unreadable lines."""
+    """One open or resolved question; the key is null for notices and unreadable lines.
+
+    ``undone_at`` is when a void took back the loss that the store had absorbed.
+    """
 
     case_id: UUID
     outcome: str
@@ -38,6 +41,7 @@ class Case:
     resolved_by: str | None
     resolution_reason: str | None
     detail: str | None
+    undone_at: datetime | None
 
     @property
     def key(self) -> BusinessKey | None:
@@ -52,6 +56,29 @@ class Case:
         return self.shortfall_minor - self.recovered_minor
 
 
+class CaseState(StrEnum):
+    """Which cases somebody wants to see."""
+
+    OPEN = "open"
+    RESOLVED = "resolved"
+    ALL = "all"
+
+
+@dataclass(frozen=True, slots=True)
+class CaseFilter:
+    """Which cases somebody wants to see; None where all are wanted."""
+
+    state: CaseState = CaseState.OPEN
+    store_id: str | None = None
+    terminal_id: str | None = None
+    outcome: str | None = None
+    code: str | None = None
+    instrument_id: UUID | None = None
+    opened_from: datetime | None = None
+    opened_before: datetime | None = None
+    shortfall_minor_min: int | None = None
+
+
 class Resolution(StrEnum):
     """How an administrator resolves a case."""
 
@@ -63,18 +90,20 @@ class Resolution(StrEnum):
 
 
 def possible_resolutions(
-    outcome: str, operation: str | None, open_minor: int
+    outcome: str, operation: str | None, open_minor: int, codes: Sequence[str]
 ) -> Sequence[Resolution]:
     """Return the resolutions that make sense of a case.
 
-    A shortfall is covered by somebody or cancelled, never just dismissed.
+    A shortfall is covered by somebody or cancelled, never just dismissed. What an administrator
+    applied by hand is no duplicate: somebody has looked.
     """
     if outcome == Outcome.HELD:
         return (Resolution.APPLY, Resolution.CONFIRM_DUPLICATE, Resolution.DISMISS)
     possible = []
     if outcome == Outcome.APPLIED and open_minor:
         possible += [Resolution.ABSORB, Resolution.RECOVER]
-    if outcome == Outcome.APPLIED and operation != Operation.VOID:
+    is_by_hand = Code.APPLIED_BY_HAND in codes
+    if outcome == Outcome.APPLIED and operation != Operation.VOID and not is_by_hand:
         possible.append(Resolution.CONFIRM_DUPLICATE)
     if not open_minor:
         possible.append(Resolution.DISMISS)

@@ -13,12 +13,12 @@ from uuid import UUID
 from hq_service.domain.journals import Journal
 from hq_service.domain.judgement import (
     Context,
-    GoneLock,
     Judgement,
     Known,
     LockEffect,
     OnlineRefusal,
     fund,
+    gone_lock,
     granted_issue,
     is_reserved_for_another,
     judge,
@@ -51,6 +51,7 @@ from hq_service.domain.outcomes import (
     case_id_of,
     case_id_of_quarantined,
     case_id_of_unreadable,
+    case_id_of_void,
 )
 
 
@@ -59,7 +60,8 @@ class Settlement:
     """What a fold did, ready to be stored.
 
     Shapes: ``results`` in the order of the lines given; ``instruments`` only those that changed,
-    as they are afterwards; ``created`` are new ones; ``closed_cases`` case -> what closed it;
+    as they are afterwards; ``created`` are new ones; ``closed_cases`` case of a voided line -> the
+    outcome that it is about (one that became another's since is not closed);
     ``journals`` (terminal, journal) -> what has arrived of it now.
     """
 
@@ -72,10 +74,6 @@ class Settlement:
     voids: list[Void] = field(default_factory=list)
     closed_cases: dict[UUID, str] = field(default_factory=dict)
     journals: dict[tuple[str, str], Journal] = field(default_factory=dict)
-
-
-VOIDED_CASE = "voided"
-"""How a case ends whose line was voided: nobody has to decide it any more."""
 
 
 def settle(
@@ -96,6 +94,16 @@ def settle(
             fold.quarantine(line)
         else:
             fold.take(line)
+    return fold.settlement
+
+
+def hold_back(line: Line, known: Known, context: Context) -> Settlement:
+    """Hold a line that cannot be posted, whatever the rules say of it: it must stop no other."""
+    fold = _Fold({}, known, context)
+    judgement = Judgement(Outcome.HELD, (Code.UNPOSTABLE,), lock_effect=LockEffect.KEPT)
+    fold.settlement.results.append(fold.apply(line, None, judgement))
+    if line.place is not None:
+        fold.arrive(line.place)
     return fold.settlement
 
 
@@ -130,21 +138,39 @@ def apply_held(
     *,
     under: BusinessKey | None,
 ) -> Settlement | None:
-    """Post a held line after all, by funding and doubts alone; None if there is nothing to fund
-    it from: no such instrument, or one in another currency.
+    """Post a held line after all, by funding and doubts alone. None if that cannot be: a void, an
+    instrument that is not there, in another currency or closed to credits, or a linked refund
+    whose original was voided meanwhile, or whose own key is taken: nobody would find it beside its
+    original.
 
     ``under`` is the business key of HQ's own that the posting gets when the line's is taken.
     """
     fold = _Fold(instruments, known, context)
     instrument = fold.current(line.instrument_id)
-    if instrument is None or instrument.currency != line.currency:
+    if instrument is None or instrument.currency != line.currency or line.is_void:
+        return None
+    if line.original is not None and (under is not None or line.original in known.voided):
         return None
     judgement = fund(line, instrument, fold.known, context)
     if not judgement.posts:
         return None
+    judgement = replace(judgement, codes=(*judgement.codes, Code.APPLIED_BY_HAND))
     fold.resolution_key = under
     fold.settlement.results.append(fold.apply(line, instrument, judgement))
     return fold.settlement
+
+
+# What becomes of an instrument that is worth nothing when money comes back to it: a used memo is
+# good again for what was redeemed (its remainder stays another memo); what nobody may spend is kept
+# until somebody decides.
+_HOLDS_MONEY_AS: Mapping[str, str] = {
+    InstrumentStatus.APPLIED: InstrumentStatus.ACTIVE,
+    InstrumentStatus.CLOSED: InstrumentStatus.BLOCKED,
+    InstrumentStatus.PENDING: InstrumentStatus.BLOCKED,
+}
+_BEFORE_ITS_ISSUE: Mapping[str, str] = {InstrumentStatus.ACTIVE: InstrumentStatus.PENDING}
+_ISSUE_AND_ITS_REVERSAL = 2
+"""The version of an instrument on which nothing else was ever posted."""
 
 
 class _Fold:
@@ -165,7 +191,7 @@ class _Fold:
 
     def quarantine(self, line: UnreadableLine) -> None:
         """Count a line that nobody can read; its place in the journal has arrived all the same."""
-        case_id = case_id_of_unreadable(line)
+        case_id = case_id_of_unreadable(line, self.context.batch_id)
         self.settlement.results.append(
             LineResult(Outcome.QUARANTINED, (Code.UNREADABLE,), case_id=case_id)
         )
@@ -176,12 +202,20 @@ class _Fold:
         """Judge one line and apply the judgement to the working copies."""
         instrument = self.current(line.instrument_id)
         judgement = judge(line, instrument, self.known, self.context)
-        if line.operation == Operation.RELEASE and self.has_arrived(line.place):
-            # A repeat: it makes no key known, so only its place tells it from a new one.
+        if self.may_be_a_repeat(line):
+            # It makes no key known, so only its place tells it from a new one.
             judgement = replace(judgement, lock_effect=LockEffect.NONE)
         self.settlement.results.append(self.apply(line, instrument, judgement))
         if line.place is not None and judgement.outcome is not Outcome.QUARANTINED:
             self.arrive(line.place)
+
+    def may_be_a_repeat(self, line: Line) -> bool:
+        """Tell whether a release may have come before, and frees another lock than it meant to.
+
+        One that names its lock cannot: that lock ends once.
+        """
+        is_unnamed = line.operation == Operation.RELEASE and line.lock_id is None
+        return is_unnamed and self.has_arrived(line.place)
 
     def speaks_for(self, store_id: str, place: Place) -> bool:
         """Tell whether the sender may speak for the terminal of a place."""
@@ -210,7 +244,7 @@ class _Fold:
             assert instrument is not None  # nothing else is posted on an unknown instrument
             self.settlement.created[instrument.instrument_id] = instrument
         if judgement.voids:
-            self.void(line)
+            self.void(line, result)
         if instrument is not None:
             changed = replace(instrument)
             if judgement.posts:
@@ -232,6 +266,7 @@ class _Fold:
                 judgement.original,
                 outcome=judgement.outcome,
                 original_outcome=judgement.original.outcome,
+                undone=None,
             )
         result = LineResult(
             judgement.outcome,
@@ -240,19 +275,14 @@ class _Fold:
             judgement.shortfall_minor,
             undone=judgement.reverses,
         )
-        if result.needs_case:
-            content = line.content
-            if judgement.reverses is not None:
-                content = content._replace(
-                    operation=Operation.VOID,
-                    amount_minor=judgement.reverses.amount_minor,
-                    currency=judgement.reverses.currency,
-                )
-            result.case_id = (
-                case_id_of_quarantined(line.key, content)
-                if judgement.outcome is Outcome.QUARANTINED
-                else case_id_of(line.key, content)
-            )
+        if not result.needs_case:
+            return result
+        if judgement.outcome is Outcome.QUARANTINED:
+            result.case_id = case_id_of_quarantined(line.key, line.content)
+        elif judgement.reverses is not None:
+            result.case_id = case_id_of_void(line.key, judgement.reverses)
+        else:
+            result.case_id = case_id_of(line.key, line.content)
         return result
 
     def post(
@@ -263,14 +293,15 @@ class _Fold:
         entry = Entry.ORIGINAL if self.resolution_key is None else Entry.RESOLUTION
         self.book(line, instrument, entry, sign * judgement.funded_minor, judgement)
         if judgement.lock_id is not None:
-            self.known.consumed_locks[judgement.lock_id] = line.key
+            spent = (instrument.instrument_id, judgement.lock_id)
+            self.known.consumed_locks[spent] = line.key
         lock = instrument.lock
         if lock is not None and lock.lock_id == judgement.lock_id:
             instrument.lock = None
             self.settlement.freed_locks.append((instrument.instrument_id, lock))
         if line.operation in CREDITS and instrument.status == InstrumentStatus.PENDING:
             instrument.status = InstrumentStatus.ACTIVE
-        if line.operation == Operation.REDEEM and instrument.kind == Kind.CREDIT_MEMO:
+        if line.operation in DEBITS and instrument.kind == Kind.CREDIT_MEMO:
             # One that gave nothing was not used, and one that another holds a grant on is theirs.
             is_theirs = is_reserved_for_another(instrument, line.key, self.context)
             if judgement.funded_minor and not is_theirs:
@@ -329,20 +360,22 @@ class _Fold:
         sign = 1 if undone.operation in DEBITS else -1
         reversal = replace(line, operation=undone.operation, original=undone.original, tender=None)
         self.book(reversal, instrument, Entry.REVERSAL, sign * judgement.funded_minor, judgement)
-        if undone.operation == Operation.REDEEM and instrument.kind == Kind.CREDIT_MEMO:
-            # Good again for what was redeemed; the remainder stays another memo.
-            instrument.status = InstrumentStatus.ACTIVE
-        if undone.operation == Operation.ISSUE and not instrument.balance_minor:
-            instrument.status = InstrumentStatus.PENDING
+        if judgement.restored_minor:
+            self.book(reversal, instrument, Entry.REMAINDER_IN, judgement.restored_minor)
+        if instrument.balance_minor:
+            instrument.status = _HOLDS_MONEY_AS.get(instrument.status, instrument.status)
+        is_unused = instrument.version == _ISSUE_AND_ITS_REVERSAL and not instrument.balance_minor
+        if undone.operation == Operation.ISSUE and is_unused:
+            instrument.status = _BEFORE_ITS_ISSUE.get(instrument.status, instrument.status)
         if undone.original is not None:
             self.known.refunded_minor[undone.original] = (
                 self.known.refunded_minor.get(undone.original, 0) - undone.amount_minor
             )
         result.balance_after_minor = instrument.balance_minor
 
-    def void(self, line: Line) -> None:
+    def void(self, line: Line, result: LineResult) -> None:
         """Remember that a key shall have no effect; what it left to decide is decided thereby."""
-        self.known.voided.add(line.key)
+        self.known.voided[line.key] = result
         self.settlement.voids.append(
             Void(
                 line.key,
@@ -354,7 +387,7 @@ class _Fold:
         )
         for told in self.known.results.get(line.key, {}).values():
             if told.case_id is not None:
-                self.settlement.closed_cases[told.case_id] = VOIDED_CASE
+                self.settlement.closed_cases[told.case_id] = told.outcome
 
     def use_credit_memo(self, line: Line, memo: Instrument, result: LineResult) -> None:
         """Mark a memo as used; what is left of it goes where the parameter says.
@@ -366,7 +399,8 @@ class _Fold:
             return
         status = memo.status
         partial_use = self.context.parameters.credit_memo_partial_use
-        if memo.balance_minor and partial_use == "retain":
+        # One that has a remainder already keeps the rest: the old number leads to one memo only.
+        if memo.balance_minor and (partial_use == "retain" or memo.remainder_id is not None):
             return
         memo.status = InstrumentStatus.APPLIED
         remaining_minor = memo.balance_minor
@@ -374,8 +408,9 @@ class _Fold:
             return
         if partial_use == "forfeit":
             self.book(line, memo, Entry.REMAINDER_OUT, -remaining_minor)
+            result.forfeited_minor = remaining_minor
             return
-        number = self.context.keyring.number_made_for(Kind.CREDIT_MEMO, line.key)
+        number = self.context.keyring.remainder_number_for(self.resolution_key or line.key)
         remainder = newborn(
             self.context.keyring.instrument_id(Kind.CREDIT_MEMO, number),
             Kind.CREDIT_MEMO,
@@ -420,6 +455,4 @@ class _Fold:
         )
         self.settlement.freed_locks.append((instrument.instrument_id, lock))
         owner = (instrument.instrument_id, *line.key[:3])
-        self.known.gone_locks.setdefault(owner, []).append(
-            GoneLock(lock.lock_id, lock.locked_at, end, lock.grant_until, lock.grant_revision)
-        )
+        self.known.gone_locks.setdefault(owner, []).append(gone_lock(lock, end))

@@ -1,4 +1,4 @@
-"""Breaking a lock: what an administrator is shown first, and what they then do."""
+"""Live locks: listed, looked at, and broken."""
 
 from __future__ import annotations
 
@@ -8,11 +8,21 @@ from uuid import UUID
 
 from hq_service.domain import locking
 from hq_service.domain.actors import Actor
+from hq_service.domain.audit import Action
 from hq_service.domain.errors import NotFound, Refused
-from hq_service.domain.locking import LockState
+from hq_service.domain.keyring import Keyring
+from hq_service.domain.locking import LockFilter, LockState
 from hq_service.domain.model import EndedLock, Instrument, Lock, LockEnd
-from hq_service.store import instruments, parameters, terminals
+from hq_service.domain.parameters import Parameters
+from hq_service.operations.changes import Change, record
+from hq_service.store import instruments, locks, parameters, terminals
 from hq_service.store.database import Connection, reading, transactional
+
+PART_LOCKS = 500
+PARTS_MAX = 20
+"""How many locks are looked at for one page of a state, in how many parts."""
+
+Place = tuple[datetime, UUID]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +42,43 @@ class HeldLock:
 
 
 @reading
+def list_locks(
+    _connection: Connection,
+    wanted: LockFilter,
+    state: LockState | None,
+    *,
+    after: Place | None,
+    limit: int,
+    now: datetime,
+) -> tuple[list[HeldLock], Place | None]:
+    """Return live locks, the oldest first, and the place where the page ends; None on the last.
+
+    A state is derived from the clock and stored nowhere: where one is asked for, part after part
+    is read until the page is full. A page that has looked at `PARTS_MAX` parts ends there, full or
+    not, and says where.
+    """
+    told: list[HeldLock] = []
+    revisions = locks.newest_revisions()
+    part_locks = limit + 1 if state is None else PART_LOCKS
+    for _ in range(PARTS_MAX):
+        part = locks.page(wanted, after=after, limit=part_locks)
+        for instrument, last_seen_at in part:
+            lock = instrument.lock
+            assert lock is not None  # it is in the list by its lock
+            revision = max(revisions.get(None, 0), revisions.get(lock.store_id, 0))
+            in_force = parameters.in_force_at(lock.store_id, revision)
+            one = _held(instrument, lock, last_seen_at, in_force, now)
+            if state in (None, one.state):
+                if len(told) == limit:
+                    return told, _place_of(told[-1])
+                told.append(one)
+            after = _place_of(one)
+        if len(part) < part_locks:
+            return told, None
+    return told, after
+
+
+@reading
 def show_lock(connection: Connection, instrument_id: UUID, now: datetime) -> HeldLock:
     """Return the live lock of an instrument, with its exposure and its holder's last sign of life.
 
@@ -40,7 +87,7 @@ def show_lock(connection: Connection, instrument_id: UUID, now: datetime) -> Hel
     instrument = instruments.read(connection, instrument_id)
     if instrument is None or instrument.lock is None:
         raise NotFound(code="lock_not_found")
-    return _held(instrument, instrument.lock, now)
+    return held_lock(instrument, instrument.lock, now)
 
 
 @transactional
@@ -51,6 +98,7 @@ def break_lock(
     accepted_exposure_minor: int,
     reason: str,
     actor: Actor,
+    keyring: Keyring,
     now: datetime,
 ) -> HeldLock:
     """End a lock although its holder may still need it; its late batch is recognised.
@@ -64,7 +112,7 @@ def break_lock(
     lock = instrument.lock if instrument is not None else None
     if instrument is None or lock is None or lock.lock_id != lock_id:
         raise NotFound(code="lock_not_found")
-    broken = _held(instrument, lock, now)
+    broken = held_lock(instrument, lock, now)
     if broken.exposure_minor != accepted_exposure_minor:
         raise Refused(code="exposure_changed", exposure_minor=broken.exposure_minor)
     instrument.lock = None
@@ -75,13 +123,25 @@ def break_lock(
             connection,
             [EndedLock(instrument_id, lock, LockEnd.BROKEN, now, actor.name, reason)],
         )
+    change = Change(actor, reason, now, keyring)
+    record(connection, change, Action.LOCK_BROKEN, f"lock:{lock_id}", **_detail(broken))
     return broken
 
 
-def _held(instrument: Instrument, lock: Lock, now: datetime) -> HeldLock:
+def held_lock(instrument: Instrument, lock: Lock, now: datetime) -> HeldLock:
+    """Return the live lock of an instrument as an administrator is shown it."""
     in_force = parameters.in_force_at(lock.store_id, parameters.latest_revision(lock.store_id))
     seen = terminals.presence(lock.store_id, lock.terminal_id)
-    last_seen_at = seen.last_seen_at if seen else None
+    return _held(instrument, lock, seen.last_seen_at if seen else None, in_force, now)
+
+
+def _held(
+    instrument: Instrument,
+    lock: Lock,
+    last_seen_at: datetime | None,
+    in_force: Parameters,
+    now: datetime,
+) -> HeldLock:
     return HeldLock(
         instrument=instrument,
         lock=lock,
@@ -90,3 +150,25 @@ def _held(instrument: Instrument, lock: Lock, now: datetime) -> HeldLock:
         holder_last_seen_at=last_seen_at,
         lease_ends_at=locking.lease_ends_at(lock, last_seen_at, in_force),
     )
+
+
+def _place_of(held: HeldLock) -> Place:
+    return held.lock.locked_at, held.instrument.instrument_id
+
+
+def _detail(broken: HeldLock) -> dict[str, object]:
+    """Return what the audit says of a broken lock: whose it was, and what that could cost."""
+    lock, instrument = broken.lock, broken.instrument
+    seen_at, until = broken.holder_last_seen_at, lock.grant_until
+    return {
+        "instrument_id": str(instrument.instrument_id),
+        "number_last4": instrument.number_last4,
+        **lock.key._asdict(),
+        "purpose": lock.purpose,
+        "state": broken.state,
+        "locked_at": lock.locked_at.isoformat(),
+        "grant_until": until.isoformat() if until else None,
+        "holder_last_seen_at": seen_at.isoformat() if seen_at else None,
+        "exposure_minor": broken.exposure_minor,
+        "currency": instrument.currency,
+    }

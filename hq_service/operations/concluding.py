@@ -11,7 +11,7 @@ from hq_service.domain.actors import Actor
 from hq_service.domain.errors import Forbidden, HqError, InvalidRequest, NotFound, Refused
 from hq_service.domain.judgement import OnlineRefusal
 from hq_service.domain.keyring import Keyring
-from hq_service.domain.model import BusinessKey, Instrument, Kind, Line
+from hq_service.domain.model import BusinessKey, Instrument, Line
 from hq_service.domain.outcomes import LineResult, Outcome
 from hq_service.domain.settlement import Settlement, conclude
 from hq_service.operations.context import online_context, touch_if_due
@@ -108,7 +108,7 @@ def _answer(
     keyring: Keyring,
 ) -> Concluded:
     instrument_id = line.instrument_id
-    made = keyring.number_made_for(Kind.CREDIT_MEMO, line.key) if result.remainder_id else None
+    made = keyring.remainder_number_for(line.key) if result.remainder_id else None
     return Concluded(
         line=line,
         instrument=settlement.instruments.get(instrument_id) or found.get(instrument_id),

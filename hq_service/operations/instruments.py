@@ -7,12 +7,14 @@ from datetime import datetime
 
 from hq_service.domain import issuing
 from hq_service.domain.actors import Actor
+from hq_service.domain.audit import Action
 from hq_service.domain.errors import InvalidRequest, NotFound, Refused
 from hq_service.domain.judgement import OnlineRefusal
 from hq_service.domain.keyring import Keyring
 from hq_service.domain.model import Instrument
+from hq_service.domain.numbers import without_separators
 from hq_service.operations.finding import find, normalised
-from hq_service.store import instruments, settlements
+from hq_service.store import audit, instruments, settlements
 from hq_service.store.database import Connection, confirm_durable, reading, transactional
 
 
@@ -56,12 +58,14 @@ def issue(
 ) -> Issued:
     """Issue a gift card or credit memo at headquarters, active and worth its amount at once.
 
-    Raises:  InvalidRequest ``business_key_reused`` when the reference issued something else;
+    Raises:  InvalidRequest ``business_key_reused`` when the reference issued something else, or
+             with a pointer when it has the number in it;
              Refused ``instrument_exists`` when the number is taken.
     """
     key = issuing.key_of_headquarters(wish.reference)
     made_number = None if wish.number is not None else keyring.number_made_for(wish.kind, key)
     number = normalised(wish.number or made_number or "")
+    _require_another_name(wish.reference, number)
     instrument_id = keyring.instrument_id(wish.kind, number)
     instrument, posting = issuing.issue(
         key,
@@ -86,4 +90,27 @@ def issue(
     if not is_new:
         raise Refused(code="instrument_exists")
     settlements.insert_postings(connection, [posting], now)
+    audit.append(
+        connection,
+        keyring.audit_key(),
+        recorded_at=now,
+        actor=actor.name,
+        action=Action.INSTRUMENT_ISSUED,
+        subject=f"instrument:{instrument_id}",
+        detail={
+            "reference": wish.reference,
+            "kind": wish.kind,
+            "currency": wish.currency,
+            "amount_minor": wish.amount_minor,
+            "number_last4": instrument.number_last4,
+            "is_number_made_by_hq": made_number is not None,
+        },
+    )
     return Issued(instrument, made_number, is_replay=False)
+
+
+def _require_another_name(reference: str, number: str) -> None:
+    """Refuse a reference that has the card number in it: references are kept and shown."""
+    if number in without_separators(reference):
+        fault = {"pointer": "/reference", "detail": "must not have the card number in it"}
+        raise InvalidRequest(errors=[fault])

@@ -1,4 +1,4 @@
-"""Taking and releasing locks."""
+"""Taking and releasing locks, and telling a terminal those that it holds."""
 
 from __future__ import annotations
 
@@ -11,7 +11,13 @@ from hq_service.domain import locking
 from hq_service.domain.actors import Actor
 from hq_service.domain.errors import Forbidden, InvalidRequest, NotFound, Refused, Unavailable
 from hq_service.domain.keyring import Keyring
-from hq_service.domain.locking import Acquisition, LockRefusal, LockRequest, LockState
+from hq_service.domain.locking import (
+    Acquisition,
+    LockFilter,
+    LockRefusal,
+    LockRequest,
+    LockState,
+)
 from hq_service.domain.model import (
     BusinessKey,
     EndedLock,
@@ -30,12 +36,15 @@ from hq_service.domain.reading import NO_CURRENCY
 from hq_service.operations.concluding import conclude_lines, refusal, require_terminal
 from hq_service.operations.context import touch_if_due
 from hq_service.operations.finding import find, normalised
-from hq_service.store import instruments, parameters, terminals
+from hq_service.store import instruments, locks, parameters, terminals
 from hq_service.store.database import Connection, confirm_durable, transactional
+from hq_service.store.instruments import LockWrite
 from hq_service.store.terminals import LockFacts
 
 LOCK_ATTEMPTS = 3
 RETRY_AFTER_SECONDS = 1
+
+Place = tuple[datetime, UUID]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +77,9 @@ def acquire(
 ) -> LockAnswer:
     """Lock an instrument for one line of a POS transaction.
 
-    A refusal takes no row lock and writes nothing: the decision is made on a plain read, and the
-    write goes through only if the row is still as it was read.
+    A refusal takes no lock of an instrument's row and writes nothing: the decision is made on a
+    plain read, and the write goes through only if the row is still as it was read. What is refused
+    because it was overtaken, by a void of its key or by a retirement, is rolled back.
 
     Raises:  NotFound, Refused (the codes of LockRefusal), Forbidden, Unavailable when the row
              changed under every attempt.
@@ -80,17 +90,20 @@ def acquire(
         instrument = _find_or_create(
             connection, request, kind, made_number or number or "", keyring, now
         )
-        facts = terminals.read_lock_facts(connection, request.key, instrument.lock)
-        if facts is None or facts.terminal.retired:
-            raise Forbidden("This register is retired or unknown.", code="terminal_retired")
+        facts = _of_a_register_in_use(
+            terminals.read_lock_facts(connection, request.key, instrument.lock)
+        )
         acquisition = _decide(request, instrument, facts, now)
         if acquisition.lock is None:
             raise _refused(acquisition, instrument.lock, facts, now)
-        if acquisition.is_new and not instruments.set_lock(
-            connection, instrument, acquisition.lock
-        ):
-            continue
         if acquisition.is_new:
+            written = instruments.set_lock(connection, instrument, acquisition.lock)
+            if written is LockWrite.ROW_CHANGED:
+                continue
+            if written is LockWrite.OVERTAKEN:
+                # By which of both, only the refused one asks.
+                _of_a_register_in_use(terminals.read_lock_facts(connection, request.key, None))
+                raise Refused(code=LockRefusal.VOIDED)
             _end_displaced(connection, instrument, acquisition, actor, now)
         else:
             confirm_durable(connection)
@@ -129,6 +142,50 @@ def release(
         raise refusal(answers[0])
     confirm_durable(connection)
     return True
+
+
+def _of_a_register_in_use(facts: LockFacts | None) -> LockFacts:
+    if facts is None or facts.terminal.retired:
+        raise Forbidden(
+            "This register is retired or unknown, or its store is retired.",
+            code="terminal_retired",
+        )
+    return facts
+
+
+@transactional
+def held_by_terminal(
+    connection: Connection,
+    actor: Actor,
+    transaction_id: str | None,
+    keyring: Keyring,
+    *,
+    after: Place | None,
+    limit: int,
+) -> tuple[list[LockAnswer], Place | None]:
+    """Return the live locks of the calling terminal, the oldest first, as their requests were
+    answered, and the place where the page ends; None on the last.
+
+    For a till that starts anew, or lost an answer. It is no command: no lease is renewed by it.
+    """
+    store_id, terminal_id = actor.store_id, actor.terminal_id
+    assert store_id is not None  # the key of a terminal names both
+    assert terminal_id is not None
+    wanted = LockFilter(store_id, terminal_id, transaction_id=transaction_id)
+    in_force = parameters.in_force_at(store_id, parameters.latest_revision(store_id))
+    found = locks.page(wanted, after=after, limit=limit + 1)
+    told = [
+        _told_again(instrument, in_force, keyring, last_seen_at)
+        for instrument, last_seen_at in found[:limit]
+    ]
+    if told:
+        confirm_durable(connection)
+    is_last = len(found) <= limit
+    return told, None if is_last else _place_of(told[-1])
+
+
+def _place_of(answer: LockAnswer) -> Place:
+    return answer.lock.locked_at, answer.instrument.instrument_id
 
 
 def _number_to_make(
@@ -186,6 +243,7 @@ def _decide(
         instrument,
         is_voided=facts.is_voided,
         is_concluded=facts.is_concluded,
+        is_holder_voided=facts.is_holder_voided,
         holder_last_seen_at=facts.holder_last_seen_at,
         terminal=facts.terminal,
         granting=granting,
@@ -202,6 +260,11 @@ def _in_force(facts: LockFacts) -> Parameters:
 def _refused(
     acquisition: Acquisition, held: Lock | None, facts: LockFacts, now: datetime
 ) -> Refused:
+    if acquisition.refusal == LockRefusal.BUSINESS_KEY_REUSED:
+        return Refused(
+            "This business key holds a lock for something else. Use a line of its own.",
+            code=acquisition.refusal,
+        )
     if acquisition.refusal != LockRefusal.INSTRUMENT_LOCKED or held is None:
         return Refused(code=acquisition.refusal)
     in_force = _in_force(facts)
@@ -243,14 +306,49 @@ def _answer(
     keyring: Keyring,
     last_seen_at: datetime,
 ) -> LockAnswer:
-    lock = acquisition.lock
-    assert lock is not None  # a refusal was raised
-    in_force = _in_force(facts)
+    assert acquisition.lock is not None  # a refusal was raised
+    return _lock_answer(
+        instrument,
+        acquisition.lock,
+        _in_force(facts),
+        keyring,
+        last_seen_at,
+        is_new=acquisition.is_new,
+    )
+
+
+def _told_again(
+    instrument: Instrument, in_force: Parameters, keyring: Keyring, last_seen_at: datetime | None
+) -> LockAnswer:
+    lock = instrument.lock
+    assert lock is not None  # it is in the list by its lock
+    answer = _lock_answer(instrument, lock, in_force, keyring, last_seen_at, is_new=False)
+    return replace(answer, made_number=_number_made(lock, instrument, keyring))
+
+
+def _number_made(lock: Lock, instrument: Instrument, keyring: Keyring) -> str | None:
+    """Return the number that HQ made for the key of an issue; None if the till had named one."""
+    if lock.purpose != Purpose.ISSUE:
+        return None
+    number = keyring.number_made_for(instrument.kind, lock.key)
+    is_its_own = keyring.instrument_id(instrument.kind, number) == instrument.instrument_id
+    return number if is_its_own else None
+
+
+def _lock_answer(
+    instrument: Instrument,
+    lock: Lock,
+    in_force: Parameters,
+    keyring: Keyring,
+    last_seen_at: datetime | None,
+    *,
+    is_new: bool,
+) -> LockAnswer:
     grant = locking.grant_of(lock, instrument)
     return LockAnswer(
         instrument=instrument,
         lock=lock,
-        is_new=acquisition.is_new,
+        is_new=is_new,
         grant=keyring.sign(grant) if grant else None,
         lease_ends_at=locking.lease_ends_at(lock, last_seen_at, in_force),
         lease_seconds=in_force.lease_seconds,

@@ -23,11 +23,17 @@ from hq_service.domain.model import Instrument, Line, UnreadableLine
 from hq_service.domain.numbers import mask
 from hq_service.domain.outcomes import NOTICE_CODES, Code, LineResult, Outcome
 from hq_service.domain.reading import ControlTotals, Envelope, read_batch, read_line, totals_of
-from hq_service.domain.settlement import settle
+from hq_service.domain.settlement import hold_back, settle
 from hq_service.store import batches, cases, journals, parameters, settlements, terminals
 from hq_service.store.batches import Batch
 from hq_service.store.cases import Notice
-from hq_service.store.database import Connection, confirm_durable, reading, transactional
+from hq_service.store.database import (
+    Connection,
+    Unstorable,
+    confirm_durable,
+    reading,
+    transactional,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -91,6 +97,8 @@ def receive(
         "sender_terminal_id": actor.terminal_id,
         "control_totals": _control_totals(envelope.control_totals, lines),
     }
+    if actor.terminal_id is not None:
+        terminals.touch(connection, envelope.store_id, actor.terminal_id, now)
     if batches.receive(header, lines):
         return True
     known = batches.get(envelope.store_id, envelope.batch_id)
@@ -148,10 +156,49 @@ def _try(store_id: str, batch_id: str, keyring: Keyring, now: datetime, chunk_li
 def settle_batch(
     store_id: str, batch_id: str, keyring: Keyring, now: datetime, *, chunk_lines: int
 ) -> None:
-    """Settle what is left of a received batch, chunk by chunk, each its own transaction."""
+    """Settle what is left of a received batch, chunk by chunk, each its own transaction.
+
+    A chunk that cannot be stored is settled line by line, and the line that cannot be is held.
+    """
     ordered = sorted(_stored_lines(store_id, batch_id), key=settlement_order)
-    while not _settle_chunk(store_id, batch_id, ordered, keyring, now, chunk_lines):
-        pass
+    is_settled = False
+    while not is_settled:
+        try:
+            is_settled = _settle_chunk(store_id, batch_id, ordered, keyring, now, chunk_lines)
+        except Unstorable:
+            is_settled = _settle_line_by_line(
+                store_id, batch_id, ordered, keyring, now, chunk_lines
+            )
+
+
+def _settle_line_by_line(
+    store_id: str,
+    batch_id: str,
+    ordered: Lines,
+    keyring: Keyring,
+    now: datetime,
+    lines_count: int,
+) -> bool:
+    """Settle some lines, each in a transaction of its own; return whether the batch is settled."""
+    for _ in range(lines_count):
+        try:
+            is_settled = _settle_chunk(store_id, batch_id, ordered, keyring, now, 1)
+        except Unstorable as error:
+            logger.error(
+                "a line cannot be posted and is held",
+                extra={
+                    "action": "settle",
+                    "store_id": store_id,
+                    "batch_id": batch_id,
+                    "sqlstate": str(error),
+                },
+            )
+            is_settled = _settle_chunk(
+                store_id, batch_id, ordered, keyring, now, 1, is_held_back=True
+            )
+        if is_settled:
+            return True
+    return False
 
 
 @reading
@@ -172,10 +219,16 @@ def dry_run(
         raise TooLarge(f"A dry run takes at most {DRY_RUN_LINES_MAX} lines; try a part.")
     ordered = sorted(lines, key=settlement_order)
     readable = [line for line in ordered if isinstance(line, Line)]
-    revision = parameters.latest_revision(envelope.store_id)
-    context = settling_context(
-        envelope.store_id, actor.terminal_id, revision, now, actor.name, ordered, keyring, now
+    # As it would be received now; it belongs to no session, so nothing of it is written.
+    batch = Batch(
+        store_id=envelope.store_id,
+        batch_id=envelope.batch_id,
+        sender_terminal_id=actor.terminal_id,
+        parameters_revision=parameters.latest_revision(envelope.store_id),
+        received_at=now,
+        received_by=actor.name,
     )
+    context = settling_context(batch, ordered, keyring, now)
     found, known = settlements.load(
         connection, readable, named_lock_ids(readable, keyring), for_update=False
     )
@@ -212,15 +265,22 @@ def state(connection: Connection, store_id: str, batch_id: str, actor: Actor) ->
 @reading
 def lines(
     connection: Connection, store_id: str, batch_id: str, actor: Actor, *, after: int, limit: int
-) -> list[dict[str, Any]]:
-    """Return the settled lines of a batch in the sender's order, after a position.
+) -> tuple[list[dict[str, Any]], int | None]:
+    """Return settled lines of a batch in the sender's order, after a position, and the position
+    to go on after; None if there is nothing behind.
+
+    While a batch is being settled, in another order than the sender's, only those are told before
+    which nothing is missing.
 
     Raises:  NotFound, as `state` does.
     """
-    known = actor.speaks_for_store(store_id) and batches.get(store_id, batch_id) is not None
-    if not known:
+    batch = batches.get(store_id, batch_id) if actor.speaks_for_store(store_id) else None
+    if batch is None:
         raise NotFound(code="batch_not_found")
-    return batches.read_lines(connection, store_id, batch_id, after=after, limit=limit)
+    found = batches.read_lines(connection, store_id, batch_id, after=after, limit=limit)
+    told = [one for place, one in enumerate(found, start=after + 1) if one["position"] == place]
+    last = told[-1]["position"] if told else after
+    return told, None if last >= batch.lines_count - 1 else last
 
 
 def settlement_order(line: Line | UnreadableLine) -> tuple[str, str, int, int]:
@@ -230,29 +290,21 @@ def settlement_order(line: Line | UnreadableLine) -> tuple[str, str, int, int]:
     return (*line.place, line.position)
 
 
-def settling_context(
-    store_id: str,
-    sender_terminal_id: str | None,
-    revision: int,
-    received_at: datetime,
-    received_by: str,
-    lines: Lines,
-    keyring: Keyring,
-    now: datetime,
-) -> Context:
-    """Return what the lines of a batch are judged by."""
+def settling_context(batch: Batch, lines: Lines, keyring: Keyring, now: datetime) -> Context:
+    """Return what lines of a batch are judged by: how things were when it was received."""
     speaking = {line.place.terminal_id for line in lines if line.place is not None}
-    if sender_terminal_id is not None:
-        speaking &= {sender_terminal_id}
-    known = terminals.of_store(store_id, speaking, received_at)
+    if batch.sender_terminal_id is not None:
+        speaking &= {batch.sender_terminal_id}
+    known = terminals.of_store(batch.store_id, speaking, batch.received_at)
     return Context(
-        received_at=received_at,
+        received_at=batch.received_at,
         now=now,
-        parameters=parameters.in_force_at(store_id, revision),
+        parameters=parameters.in_force_at(batch.store_id, batch.parameters_revision),
         terminals={key: one for key, one in known.items() if not one.retired},
-        parameters_at=parameters.all_of_store(store_id),
+        parameters_at=parameters.all_of_store(batch.store_id),
         keyring=keyring,
-        actor=received_by,
+        actor=batch.received_by,
+        batch_id=batch.batch_id,
     )
 
 
@@ -310,24 +362,23 @@ def _settle_chunk(
     keyring: Keyring,
     now: datetime,
     chunk_lines: int,
+    *,
+    is_held_back: bool = False,
 ) -> bool:
-    """Settle the next chunk; return whether the batch is settled."""
+    """Settle the next chunk; return whether the batch is settled.
+
+    ``is_held_back`` holds its one line instead of posting it.
+    """
     batch = batches.get_for_update(store_id, batch_id)
     if batch is None or batch.settled_at is not None:
         return True
     chunk = ordered[batch.settled_count : batch.settled_count + chunk_lines]
-    context = settling_context(
-        store_id,
-        batch.sender_terminal_id,
-        batch.parameters_revision,
-        batch.received_at,
-        batch.received_by,
-        chunk,
-        keyring,
-        now,
-    )
+    context = settling_context(batch, chunk, keyring, now)
     found, known = _load(connection, store_id, chunk, context, keyring)
-    settlement = settle(chunk, found, known, context)
+    if is_held_back and isinstance(chunk[0], Line):
+        settlement = hold_back(chunk[0], known, context)
+    else:
+        settlement = settle(chunk, found, known, context)
     judged = list(zip(chunk, settlement.results, strict=True))
     with connection.pipeline():
         # Results first: they open the cases that a void further down the chunk closes.

@@ -11,7 +11,7 @@ from hq_service.domain.keyring import Keyring
 from hq_service.domain.model import Line
 from hq_service.operations.concluding import Concluded, conclude_lines, refusal_of_lines
 from hq_service.store import transactions
-from hq_service.store.database import Connection, reading, transactional
+from hq_service.store.database import Connection, confirm_durable, transactional
 from hq_service.store.transactions import KnownLine
 
 LINES_MAX = 100
@@ -38,11 +38,13 @@ def conclude(
     return answers
 
 
-@reading
+@transactional
 def outcome(
     connection: Connection, store_id: str, terminal_id: str, transaction_id: str, actor: Actor
 ) -> list[KnownLine]:
     """Return what HQ knows of a transaction, line by line: for a till that lost an answer.
+
+    What is told here is final for the till, so it waits for the standby like the first answer.
 
     Raises:  NotFound: the same for one that HQ does not know and for another terminal's.
     """
@@ -51,6 +53,7 @@ def outcome(
         known = transactions.read(connection, store_id, terminal_id, transaction_id)
     if not known:
         raise NotFound(code="transaction_not_found")
+    confirm_durable(connection)
     return known
 
 

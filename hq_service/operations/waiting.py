@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from datetime import datetime
 from uuid import UUID
 
@@ -14,21 +15,42 @@ from hq_service.operations.offline_batches import named_lock_ids, settling_conte
 from hq_service.store import batches, cases, settlements
 from hq_service.store.database import Connection, reading, transactional
 
-WAITING_MAX = 1_000
+WAITING_MAX = 200
 """How many lines are judged again at once; the rest has its turn with the next arrival."""
 
 ARRIVED = "arrived"
 
+logger = logging.getLogger(__name__)
+
 
 def judge_again(keyring: Keyring, now: datetime) -> int:
-    """Judge every held line again whose instrument or original has arrived; return how many.
+    """Judge held lines again whose instrument or original has arrived; return how many of them came
+    to something.
 
-    Each in a transaction of its own, under the same rules as if it had come just now.
+    Each in a transaction of its own, under the same rules as if it had come just now. One that
+    fails is logged and keeps waiting: whoever brought what the others waited for is not to blame.
     """
-    waiting = _waiting()
-    for case_id, store_id, batch_id, position in waiting:
-        _judge_line_again(case_id, store_id, batch_id, position, keyring, now)
-    return len(waiting)
+    return sum(
+        _try_again(case_id, store_id, batch_id, position, keyring, now)
+        for case_id, store_id, batch_id, position in _waiting()
+    )
+
+
+def _try_again(
+    case_id: UUID, store_id: str, batch_id: str, position: int, keyring: Keyring, now: datetime
+) -> bool:
+    try:
+        return _judge_line_again(case_id, store_id, batch_id, position, keyring, now)
+    except Exception as error:  # noqa: BLE001 - whatever it is, the other lines go on
+        logger.error(
+            "a waiting line cannot be judged",
+            extra={
+                "action": "judge_again",
+                "case_id": str(case_id),
+                "error": type(error).__name__,
+            },
+        )
+        return False
 
 
 @reading
@@ -45,46 +67,51 @@ def _judge_line_again(
     position: int,
     keyring: Keyring,
     now: datetime,
-) -> None:
+) -> bool:
     case = cases.lock(connection, case_id)
     batch = batches.get(store_id, batch_id)
     line = batches.line_at(store_id, batch_id, position)
     if case is None or case.resolved_at is not None or batch is None:
-        return
+        return False
     if not isinstance(line, Line):
-        return
-    context = settling_context(
-        store_id,
-        batch.sender_terminal_id,
-        batch.parameters_revision,
-        batch.received_at,
-        batch.received_by,
-        [line],
-        keyring,
-        now,
-    )
+        return False
+    context = settling_context(batch, [line], keyring, now)
     found, known = settlements.load(connection, [line], named_lock_ids([line], keyring))
     # Its own being held is not a repeat of itself.
     known.results.get(line.key, {}).pop(line.content, None)
     settlement = settle([line], found, known, context)
     result = settlement.results[0]
     if result.outcome == Outcome.HELD:
-        return
+        # Held for another reason now, for which nothing has to arrive any more.
+        case.codes = list(result.codes)
+        cases.update(connection, case)
+        return False
     with connection.pipeline():
         settlements.save(connection, settlement, now, HQ)
     take_over(case, result, ARRIVED, HQ, "what it waited for has arrived", now)
     cases.update(connection, case)
+    return True
 
 
 def take_over(
-    case: Case, result: LineResult, resolution: str, actor: str, reason: str, now: datetime
+    case: Case,
+    result: LineResult,
+    resolution: str,
+    actor: str,
+    reason: str,
+    now: datetime,
+    *,
+    is_looked_at: bool = False,
 ) -> None:
-    """Let a case say what its line has come to; it stays open if that leaves a question."""
+    """Let a case say what its line has come to; it stays open if that leaves a question.
+
+    ``is_looked_at`` says that a person has decided: then only what is short is a question.
+    """
     if result.outcome == Outcome.APPLIED:
         case.outcome = result.outcome
         case.codes = list(result.codes)
         case.shortfall_minor = result.shortfall_minor
-        if result.needs_case:
+        if result.shortfall_minor or (result.needs_case and not is_looked_at):
             return
     case.resolution = resolution
     case.resolved_at = now

@@ -7,12 +7,18 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from hq_service.domain.model import Line, UnreadableLine
-from hq_service.domain.outcomes import LineResult, case_id_of_notice
-from hq_service.domain.resolving import Case
+from sqlalchemy import BigInteger, any_, func, null, or_, select, tuple_
+
+from hq_service.domain.model import Line, Operation, UnreadableLine
+from hq_service.domain.outcomes import Code, LineResult, case_id_of_notice
+from hq_service.domain.resolving import Case, CaseFilter, CaseState
+from hq_service.store import tables
 from hq_service.store.arrays import plain_array, text_array
-from hq_service.store.database import Connection
+from hq_service.store.database import Connection, db
 from hq_service.store.statements import statement
+
+Row = tables.Case
+_COLUMNS = tuple(getattr(Row, name) for name in Case.__slots__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +59,10 @@ def insert(
                 line.key.transaction_id if line else None for line in readable
             ),
             "lines": plain_array(line.key.line if line else None for line in readable),
-            "operations": text_array(line.operation if line else None for line in readable),
+            "operations": text_array(
+                Operation.VOID if result.undone else line.operation if line else None
+                for line, (_, result) in zip(readable, opened, strict=True)
+            ),
             "instrument_ids": plain_array(
                 line.instrument_id if line else None for line in readable
             ),
@@ -80,13 +89,19 @@ def insert_notices(
             "batch_id": batch_id,
             "now": now,
             "case_ids": plain_array(
-                case_id_of_notice(store_id, batch_id, one.terminal_id, one.code) for one in notices
+                case_id_of_notice(store_id, _occasion(batch_id, one), one.terminal_id, one.code)
+                for one in notices
             ),
             "codes": text_array(one.code for one in notices),
             "terminal_ids": text_array(one.terminal_id or None for one in notices),
             "details": text_array(one.detail for one in notices),
         },
     )
+
+
+def _occasion(batch_id: str, notice: Notice) -> str:
+    # The same gap is the same question, whichever batch came upon it.
+    return notice.detail if notice.code == Code.SEQUENCE_GAP else batch_id
 
 
 def close_gap_notices(
@@ -134,14 +149,65 @@ def read(connection: Connection, case_id: UUID) -> Case | None:
     return Case(*row) if row else None
 
 
-def read_open(
-    connection: Connection, store_id: str | None, *, after: UUID | None, limit: int
-) -> list[Case]:
-    """Return open cases by id, of one store or of all."""
-    rows = connection.execute(
-        statement("read_open_cases"), {"store_id": store_id, "after": after, "limit": limit}
-    )
-    return [Case(*row) for row in rows.fetchall()]
+def page(wanted: CaseFilter, *, after: tuple[datetime, UUID] | None, limit: int) -> list[Case]:
+    """Return cases, the oldest first.
+
+    Shapes:  ``after`` is the (opened_at, case_id) that the page before ended with.
+    """
+    found = select(*_COLUMNS).order_by(Row.opened_at, Row.case_id).limit(limit)
+    if after is not None:
+        found = found.where(tuple_(Row.opened_at, Row.case_id) > after)
+    if wanted.state is not CaseState.ALL:
+        is_open = Row.resolved_at.is_(None)
+        found = found.where(is_open if wanted.state is CaseState.OPEN else ~is_open)
+    for column, value in (
+        (Row.store_id, wanted.store_id),
+        (Row.terminal_id, wanted.terminal_id),
+        (Row.outcome, wanted.outcome),
+        (Row.instrument_id, wanted.instrument_id),
+    ):
+        if value is not None:
+            found = found.where(column == value)
+    if wanted.code is not None:
+        found = found.where(any_(Row.codes) == wanted.code)
+    if wanted.opened_from is not None:
+        found = found.where(Row.opened_at >= wanted.opened_from)
+    if wanted.opened_before is not None:
+        found = found.where(Row.opened_at < wanted.opened_before)
+    if wanted.shortfall_minor_min is not None:
+        found = found.where(Row.shortfall_minor >= wanted.shortfall_minor_min)
+    return [Case(*row) for row in db.session.execute(found)]
+
+
+def beside(case: Case, *, limit: int) -> list[Case]:
+    """Return other cases of the same business key or instrument, open or not, newest first."""
+    same = [Row.instrument_id == case.instrument_id] if case.instrument_id else []
+    if case.key is not None:
+        key = (Row.store_id, Row.terminal_id, Row.transaction_id, Row.line)
+        same.append(tuple_(*key) == case.key)
+    if not same:
+        return []
+    found = select(*_COLUMNS).where(Row.case_id != case.case_id, or_(*same))
+    newest = found.order_by(Row.opened_at.desc(), Row.case_id).limit(limit)
+    return [Case(*row) for row in db.session.execute(newest)]
+
+
+def count_open(store_id: str | None) -> list[tuple[str | None, str | None, int, int]]:
+    """Return (currency, code, cases, open shortfall) of open cases, of one store or of all.
+
+    A case with two codes counts under both of them; the rows of code None are those of the
+    currency as a whole, where each case counts once.
+    """
+    code = func.unnest(Row.codes)
+    open_minor = func.sum(Row.shortfall_minor - Row.recovered_minor).cast(BigInteger)
+    counted = func.count()
+    rows: list[tuple[str | None, str | None, int, int]] = []
+    for told, grouped in ((null(), [Row.currency]), (code, [Row.currency, code])):
+        found = select(Row.currency, told, counted, open_minor).where(Row.resolved_at.is_(None))
+        if store_id is not None:
+            found = found.where(Row.store_id == store_id)
+        rows += [(*row,) for row in db.session.execute(found.group_by(*grouped).order_by(*grouped))]
+    return rows
 
 
 def count_postings(connection: Connection, transaction_id: str) -> int:

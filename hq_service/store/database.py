@@ -34,8 +34,15 @@ _BUSY = frozenset({"40001", "40P01", "55P03", "57014"})
 _RETRYABLE = (_BUSY - {"57014"}) | {"23505"}
 # Connection trouble, resources, shutdown: the database is away or full, and will be back.
 _AWAY = ("08", "53", "57P")
+# A value that does not fit, or a rule of the schema that is broken.
+_REFUSED = ("22", "23")
 
 DATABASE_ERRORS = (psycopg.Error, sqlalchemy.exc.SQLAlchemyError)
+
+
+class Unstorable(Exception):
+    """The database refuses what the rules came to: a defect. Nothing of it was applied."""
+
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -197,4 +204,6 @@ def _translate(error: Exception) -> NoReturn:
             " same business key.",
             retry_after_seconds=RETRY_AFTER_SECONDS,
         ) from error
+    if sqlstate is not None and sqlstate.startswith(_REFUSED):
+        raise Unstorable(sqlstate) from error
     raise error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
+from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
@@ -12,6 +13,16 @@ from hq_service.domain.numbers import bucket_of
 from hq_service.store.arrays import instant_array, plain_array, text_array
 from hq_service.store.database import Connection
 from hq_service.store.statements import statement
+
+
+class LockWrite(StrEnum):
+    """What became of the attempt to give a lock."""
+
+    GIVEN = "given"
+    ROW_CHANGED = "row_changed"
+    # Roll back, as the row carries the lock by now: its key was voided meanwhile, or its terminal
+    # or its store retired.
+    OVERTAKEN = "overtaken"
 
 
 def read(connection: Connection, instrument_id: UUID) -> Instrument | None:
@@ -86,8 +97,10 @@ def update(connection: Connection, changed: Sequence[Instrument]) -> None:
     )
 
 
-def set_lock(connection: Connection, seen: Instrument, lock: Lock) -> bool:
-    """Give a lock if the row is still as it was seen; tell whether it was."""
+def set_lock(connection: Connection, seen: Instrument, lock: Lock) -> LockWrite:
+    """Give a lock if the row is still as it was seen, and neither was its key voided meanwhile nor
+    its terminal or store retired.
+    """
     bucket = bucket_of(seen.instrument_id)
     cursor = connection.execute(
         statement("set_lock"),
@@ -110,8 +123,8 @@ def set_lock(connection: Connection, seen: Instrument, lock: Lock) -> bool:
         },
     )
     if cursor.rowcount != 1:
-        return False
-    connection.execute(
+        return LockWrite.ROW_CHANGED
+    listed = connection.execute(
         statement("insert_live_lock"),
         {
             "bucket": bucket,
@@ -119,12 +132,14 @@ def set_lock(connection: Connection, seen: Instrument, lock: Lock) -> bool:
             "lock_id": lock.lock_id,
             "store_id": lock.store_id,
             "terminal_id": lock.terminal_id,
+            "transaction_id": lock.transaction_id,
+            "line": lock.line,
             "locked_at": lock.locked_at,
             "amount_minor": lock.amount_minor,
             "grant_until": lock.grant_until,
         },
     )
-    return True
+    return LockWrite.GIVEN if listed.rowcount == 1 else LockWrite.OVERTAKEN
 
 
 def delete_live_locks(connection: Connection, freed: Sequence[tuple[UUID, Lock]]) -> None:

@@ -13,6 +13,9 @@ from hq_service.store.statements import statement
 Name = tuple[str, str]
 """Terminal and journal."""
 
+Place = tuple[str, str]
+"""Store and terminal."""
+
 _RANGE = re.compile(r"\[(\d+),(\d+)\)")
 
 
@@ -45,11 +48,48 @@ def read(connection: Connection, store_id: str, batch_id: str | None = None) -> 
     )
 
 
+def read_of_terminal(
+    connection: Connection, store_id: str, terminal_id: str, named: Iterable[str], limit: int
+) -> dict[str, Journal]:
+    """Return journals of a terminal by their ids, those that it names first."""
+    rows = connection.execute(
+        statement("read_journals_of_terminal"),
+        {
+            "store_id": store_id,
+            "terminal_id": terminal_id,
+            "journal_ids": text_array(named),
+            "limit": limit,
+        },
+    )
+    return {journal_id: journal for (_, journal_id), journal in _journals(rows).items()}
+
+
+def read_of_registers(
+    connection: Connection, places: Iterable[Place]
+) -> dict[Place, list[Journal]]:
+    """Return the journals of some registers; a register without any is not among them."""
+    listed = list(places)
+    rows = connection.execute(
+        statement("read_journals_of_registers"),
+        {
+            "store_ids": text_array(place[0] for place in listed),
+            "terminal_ids": text_array(place[1] for place in listed),
+        },
+    )
+    found: dict[Place, list[Journal]] = {}
+    for store_id, terminal_id, _, arrived in rows:
+        found.setdefault((store_id, terminal_id), []).append(journal_from(arrived))
+    return found
+
+
+def journal_from(arrived: str) -> Journal:
+    """Return the journal of which a multirange, written as text, has arrived."""
+    return Journal((int(start), int(end)) for start, end in _RANGE.findall(arrived))
+
+
 def _journals(rows: Iterable[tuple[str, str, str]]) -> dict[Name, Journal]:
     return {
-        (terminal_id, journal_id): Journal(
-            (int(start), int(end)) for start, end in _RANGE.findall(arrived)
-        )
+        (terminal_id, journal_id): journal_from(arrived)
         for terminal_id, journal_id, arrived in rows
     }
 

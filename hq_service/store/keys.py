@@ -7,10 +7,15 @@ import hmac
 import re
 import secrets
 from datetime import datetime
+from typing import Any
 
-from hq_service.domain.actors import Actor, Role
+from sqlalchemy import select, update
+
+from hq_service.domain.actors import Actor, ApiKey, Role
 from hq_service.store import tables
-from hq_service.store.database import db
+from hq_service.store.database import Connection, db
+
+Keys = tables.ApiKey
 
 _FORM = re.compile(r"hq_([a-z0-9]{12})_([A-Za-z0-9_-]{43})")
 _ID_ALPHABET = "abcdefghijkmnpqrstuvwxyz23456789"
@@ -41,6 +46,7 @@ def add(
     *,
     store_id: str | None = None,
     terminal_id: str | None = None,
+    expires_at: datetime | None = None,
 ) -> str:
     """Create a key and return it: the only time that its secret is there to be read."""
     key_id = "".join(secrets.choice(_ID_ALPHABET) for _ in range(12))
@@ -54,6 +60,69 @@ def add(
             terminal_id=terminal_id,
             label=label,
             created_at=now,
+            expires_at=expires_at,
         )
     )
+    db.session.flush()
     return f"hq_{key_id}_{secret}"
+
+
+def id_of(key: str) -> str:
+    """Return the public part of a key."""
+    match = _FORM.fullmatch(key)
+    assert match is not None  # made by `add`
+    return match[1]
+
+
+def keep_as_they_are(connection: Connection) -> None:
+    """Let no key be created, rotated or revoked until this transaction ends: two administrators
+    who revoke each other must not both succeed. Callers are not held up, they only read.
+    """
+    connection.execute("LOCK TABLE api_keys IN SHARE ROW EXCLUSIVE MODE")
+
+
+def read(key_id: str) -> ApiKey | None:
+    """Return a key as it may be shown, None if there is no such key."""
+    row = db.session.execute(select(*_SHOWN).where(Keys.key_id == key_id)).first()
+    return _shown(row) if row else None
+
+
+def page(
+    *,
+    after: str,
+    limit: int,
+    with_ended: bool,
+    now: datetime,
+    role: Role | None = None,
+    store_id: str | None = None,
+) -> list[ApiKey]:
+    """Return keys by id, after an id; those that ended only if asked."""
+    wanted = select(*_SHOWN).where(Keys.key_id > after).order_by(Keys.key_id).limit(limit)
+    if not with_ended:
+        wanted = wanted.where(
+            Keys.revoked_at.is_(None), (Keys.expires_at.is_(None)) | (Keys.expires_at > now)
+        )
+    if role is not None:
+        wanted = wanted.where(Keys.role == role)
+    if store_id is not None:
+        wanted = wanted.where(Keys.store_id == store_id)
+    return [_shown(row) for row in db.session.execute(wanted)]
+
+
+def administrators() -> list[ApiKey]:
+    """Return every key of an administrator that was not revoked."""
+    wanted = select(*_SHOWN).where(Keys.role == Role.ADMIN, Keys.revoked_at.is_(None))
+    return [_shown(row) for row in db.session.execute(wanted)]
+
+
+def change(key_id: str, **changes: Any) -> None:
+    """Write what a rotation or a revocation makes of a key."""
+    db.session.execute(update(Keys).where(Keys.key_id == key_id).values(**changes))
+
+
+_SHOWN = tuple(getattr(Keys, name) for name in ApiKey.__slots__)
+
+
+def _shown(row: Any) -> ApiKey:
+    key_id, role, *rest = row
+    return ApiKey(key_id, Role(role), *rest)

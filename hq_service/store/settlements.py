@@ -19,7 +19,7 @@ from hq_service.domain.model import (
     newborn,
 )
 from hq_service.domain.numbers import bucket_of
-from hq_service.domain.outcomes import LineResult, Outcome, case_id_of
+from hq_service.domain.outcomes import Code, LineResult, Outcome, case_id_of, case_id_of_void
 from hq_service.domain.settlement import Settlement
 from hq_service.store import instruments
 from hq_service.store.arrays import instant_array, plain_array, text_array
@@ -46,6 +46,8 @@ def load(
     known = Known()
     originals = sorted({line.original for line in lines if line.original is not None})
     keys = [line.key for line in lines] + originals
+    # Also of what is voided: its refunds have given back a part already.
+    refundable = sorted({*originals, *(line.key for line in lines if line.is_void)})
     wanted = {line.instrument_id for line in lines}
     if originals:
         for contents in read_results(connection, originals).values():
@@ -53,15 +55,47 @@ def load(
     with connection.pipeline():
         locked = instruments.load(connection, wanted, for_update=for_update)
         voided = connection.execute(statement("read_voids_by_key"), _key_arrays(keys))
-        if originals:
-            refunded = connection.execute(statement("read_refunded"), _key_arrays(originals))
+        if refundable:
+            refunded = connection.execute(statement("read_refunded"), _key_arrays(refundable))
             known.refunded_minor = {BusinessKey(*row[:4]): row[4] for row in refunded.fetchall()}
         known.results = read_results(connection, keys)
         found = {row[0]: instruments.instrument_from(row) for row in locked.fetchall()}
-        known.voided = {BusinessKey(*row) for row in voided.fetchall()}
+        known.voided = dict(map(_known_void, voided.fetchall()))
+    _read_originals_of_voided_refunds(connection, lines, known)
     _read_locks_that_are_gone(connection, lines, named_lock_ids, found, known)
     _read_recovered(connection, lines, known)
     return found, known
+
+
+def _read_originals_of_voided_refunds(
+    connection: Connection, lines: Sequence[Line], known: Known
+) -> None:
+    """Read whether the originals of linked refunds that the lines void were voided themselves."""
+    originals = {
+        content.original
+        for line in lines
+        if line.is_void
+        for content in known.results.get(line.key, {})
+        if content.original is not None
+    }
+    if originals:
+        rows = connection.execute(statement("read_voids_by_key"), _key_arrays(originals))
+        known.voided.update(map(_known_void, rows.fetchall()))
+
+
+def _known_void(row: Sequence[Any]) -> tuple[BusinessKey, LineResult]:
+    key = BusinessKey(*row[:4])
+    codes, funded_minor, shortfall_minor, balance_after_minor, operation, *undone = row[4:]
+    if operation is None:  # there was nothing to reverse
+        return key, LineResult(Outcome.APPLIED, (Code.VOIDED,))
+    result = LineResult(
+        Outcome.APPLIED, tuple(codes), funded_minor, shortfall_minor, balance_after_minor
+    )
+    if result.needs_case:
+        instrument_id, amount_minor, currency = undone
+        content = Content(operation, instrument_id, amount_minor, currency, None)
+        result.case_id = case_id_of_void(key, content)
+    return key, result
 
 
 def _read_recovered(connection: Connection, lines: Sequence[Line], known: Known) -> None:
@@ -101,7 +135,8 @@ def _known_line(outcome: Outcome, row: Sequence[Any]) -> tuple[BusinessKey, Cont
     key = BusinessKey(*row[:4])
     original = BusinessKey(*row[8:12]) if row[8] is not None else None
     content = Content(row[4], row[5], row[6], row[7], original)
-    codes, funded_minor, shortfall_minor, balance_after_minor, remainder_id, *held = row[12:]
+    codes, funded_minor, shortfall_minor, balance_after_minor, *rest = row[12:]
+    remainder_id, forfeited_minor, *held = rest
     result = LineResult(
         outcome,
         tuple(codes),
@@ -110,6 +145,7 @@ def _known_line(outcome: Outcome, row: Sequence[Any]) -> tuple[BusinessKey, Cont
         balance_after_minor,
         case_id=held[0] if held else None,
         remainder_id=remainder_id,
+        forfeited_minor=forfeited_minor,
     )
     if result.case_id is None and result.needs_case:
         result.case_id = case_id_of(key, content)
@@ -158,11 +194,11 @@ def _read_locks_that_are_gone(
             },
         )
         for row in ended.fetchall():
-            known.gone_locks.setdefault(row[:4], []).append(GoneLock(*row[4:9]))
-            if row[9] is not None:
-                known.consumed_locks[row[4]] = BusinessKey(*row[9:])
+            known.gone_locks.setdefault(row[:4], []).append(GoneLock(*row[4:11]))
+            if row[11] is not None:
+                known.consumed_locks[row[0], row[4]] = BusinessKey(*row[11:])
         for row in spent.fetchall():
-            known.consumed_locks[row[0]] = BusinessKey(*row[1:])
+            known.consumed_locks[row[:2]] = BusinessKey(*row[2:])
 
 
 def _key_arrays(keys: Iterable[BusinessKey]) -> dict[str, str]:
@@ -223,10 +259,9 @@ def _close_cases(
         statement("close_cases"),
         {
             "case_ids": plain_array(closed.keys()),
-            "resolutions": text_array(closed.values()),
+            "outcomes": text_array(closed.values()),
             "now": now,
             "actor": actor,
-            "reason": "closed by settlement",
         },
     )
 

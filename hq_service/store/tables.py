@@ -76,12 +76,37 @@ def name_key() -> Mapped[str]:
     return mapped_column(Name, primary_key=True)
 
 
+class NumberSecret(Base):
+    """Which number secret the data is made with; one row."""
+
+    __tablename__ = "number_secret"
+    is_the_only_one: Mapped[bool] = mapped_column(primary_key=True, server_default=text("true"))
+    fingerprint: Mapped[bytes]
+    noted_at: Mapped[datetime]
+
+
 class Store(Base):
-    """A store of the retailer."""
+    """A store of the retailer; ``applied_revision`` is what its tills are served."""
 
     __tablename__ = "stores"
     store_id: Mapped[str] = name_key()
     name: Mapped[str]
+    created_at: Mapped[datetime]
+    retired_at: Mapped[datetime | None]
+    version: Mapped[int] = mapped_column(server_default=text("1"))
+    time_zone: Mapped[str] = mapped_column(server_default=text("'UTC'"))
+    applied_revision: Mapped[int] = mapped_column(server_default=text("0"))
+    applied_at: Mapped[datetime | None]
+
+
+class OfflineProfile(Base):
+    """How registers behave around an outage; served to them with its version."""
+
+    __tablename__ = "offline_profiles"
+    offline_profile_id: Mapped[str] = name_key()
+    name: Mapped[str]
+    version: Mapped[int]
+    values: Mapped[dict[str, Any]]
     created_at: Mapped[datetime]
     retired_at: Mapped[datetime | None]
 
@@ -96,13 +121,19 @@ class Terminal(Base):
     supports_offline: Mapped[bool]
     created_at: Mapped[datetime]
     retired_at: Mapped[datetime | None]
+    version: Mapped[int] = mapped_column(server_default=text("1"))
+    offline_profile_id: Mapped[str | None] = mapped_column(
+        Name, ForeignKey("offline_profiles.offline_profile_id")
+    )
 
 
 TERMINAL_KEY = ("terminals.store_id", "terminals.terminal_id")
 
 
 class TerminalPresence(Base):
-    """When a terminal was last heard of, and the newest parameters it acknowledged."""
+    """When a terminal was last heard of, the newest parameters it acknowledged, and what it told
+    of itself with its last heartbeat; of each journal the highest tip that it ever told.
+    """
 
     __tablename__ = "terminal_presence"
     __table_args__ = (ForeignKeyConstraint(("store_id", "terminal_id"), TERMINAL_KEY),)
@@ -110,6 +141,21 @@ class TerminalPresence(Base):
     terminal_id: Mapped[str] = name_key()
     last_seen_at: Mapped[datetime | None]
     acknowledged_revision: Mapped[int | None]
+    parameters_fetched_at: Mapped[datetime | None]
+    reported_revision: Mapped[int | None]
+    revision_reported_at: Mapped[datetime | None]
+    reported_at: Mapped[datetime | None]
+    report_sent_at: Mapped[datetime | None]
+    connection_state: Mapped[str | None]
+    connection_state_since: Mapped[datetime | None]
+    pending_count: Mapped[int | None]
+    pending_amounts_minor: Mapped[dict[str, Any] | None]
+    oldest_pending_at: Mapped[datetime | None]
+    last_sync_at: Mapped[datetime | None]
+    last_sync_status: Mapped[str | None]
+    last_sync_message: Mapped[str | None]
+    journal_tips: Mapped[dict[str, Any] | None]
+    offline_profile_version: Mapped[int | None]
 
 
 class ParameterRevision(Base):
@@ -153,6 +199,109 @@ class ApiKey(Base):
     created_at: Mapped[datetime]
     expires_at: Mapped[datetime | None]
     revoked_at: Mapped[datetime | None]
+    replaced_by: Mapped[str | None] = mapped_column(Name)
+
+
+class CacheReset(Base):
+    """That tills shall fetch the parameters whatever their copy says; nulls mean all of them."""
+
+    __tablename__ = "cache_resets"
+    __table_args__ = (
+        ForeignKeyConstraint(("store_id", "terminal_id"), TERMINAL_KEY),
+        Index("ix_cache_resets_reset_at", "reset_at"),
+    )
+    cache_reset_id: Mapped[UUID] = mapped_column(primary_key=True)
+    store_id: Mapped[str | None] = mapped_column(Name, ForeignKey("stores.store_id"))
+    terminal_id: Mapped[str | None] = mapped_column(Name)
+    reset_at: Mapped[datetime]
+    reset_by: Mapped[str]
+    reason: Mapped[str]
+
+
+class DistributionSchedule(Base):
+    """Which jobs are run for all stores, and how often."""
+
+    __tablename__ = "distribution_schedules"
+    __table_args__ = (
+        Index(
+            "ix_distribution_schedules_due",
+            "next_run_at",
+            postgresql_where=text("next_run_at IS NOT NULL"),
+        ),
+    )
+    schedule_id: Mapped[str] = name_key()
+    name: Mapped[str]
+    version: Mapped[int]
+    job_ids: Mapped[list[str]]
+    is_active: Mapped[bool]
+    every_seconds: Mapped[int | None]
+    cron: Mapped[str | None]
+    next_run_at: Mapped[datetime | None]
+    created_at: Mapped[datetime]
+
+
+class DistributionRun(Base):
+    """One run of a distribution schedule."""
+
+    __tablename__ = "distribution_runs"
+    run_id: Mapped[UUID] = mapped_column(primary_key=True)
+    schedule_id: Mapped[str] = mapped_column(Name, ForeignKey("distribution_schedules.schedule_id"))
+    started_at: Mapped[datetime]
+    started_by: Mapped[str]
+
+
+class DistributionSession(Base):
+    """One store's part of a run, for one job, with the package as it is sent."""
+
+    __tablename__ = "distribution_sessions"
+    __table_args__ = (
+        Index(
+            "ix_distribution_sessions_open",
+            "store_id",
+            "created_at",
+            postgresql_where=text("ended_at IS NULL"),
+        ),
+        Index("ix_distribution_sessions_run_id", "run_id"),
+        Index(
+            "ix_distribution_sessions_applied",
+            "store_id",
+            "applied_at",
+            postgresql_where=text("applied_at IS NOT NULL"),
+        ),
+    )
+    session_id: Mapped[UUID] = mapped_column(primary_key=True)
+    run_id: Mapped[UUID] = mapped_column(ForeignKey("distribution_runs.run_id"))
+    store_id: Mapped[str] = mapped_column(Name, ForeignKey("stores.store_id"))
+    job_id: Mapped[str]
+    direction: Mapped[str]
+    status: Mapped[str]
+    parameters_revision: Mapped[int | None]
+    package: Mapped[bytes | None]
+    checksum_sha256: Mapped[bytes | None]
+    try_count: Mapped[int] = mapped_column(server_default=text("0"))
+    message: Mapped[str | None]
+    rerun_for: Mapped[UUID | None]
+    replaced_by: Mapped[UUID | None]
+    created_at: Mapped[datetime]
+    requested_at: Mapped[datetime | None]
+    downloaded_at: Mapped[datetime | None]
+    applied_at: Mapped[datetime | None]
+    ended_at: Mapped[datetime | None]
+
+
+class AuditEntry(Base):
+    """One link of the audit's chain; ``detail`` is JSON as it was hashed."""
+
+    __tablename__ = "audit_entries"
+    __table_args__ = (Index("ix_audit_entries_subject", "subject", "number"),)
+    number: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    recorded_at: Mapped[datetime]
+    actor: Mapped[str]
+    action: Mapped[str]
+    subject: Mapped[str] = mapped_column(Name)
+    detail: Mapped[str]
+    previous_hash: Mapped[bytes]
+    hash: Mapped[bytes]
 
 
 class IssueReference(Base):
@@ -239,6 +388,9 @@ class Case(Base):
             "instrument_id",
             postgresql_where=text("resolved_at IS NULL AND outcome = 'held'"),
         ),
+        Index("ix_cases_opened_at", "opened_at", "case_id"),
+        Index("ix_cases_instrument_id", "instrument_id", "opened_at"),
+        Index("ix_cases_business_key", "store_id", "terminal_id", "transaction_id", "line"),
     )
     case_id: Mapped[UUID] = mapped_column(primary_key=True)
     outcome: Mapped[str]
@@ -261,6 +413,7 @@ class Case(Base):
     resolution_reason: Mapped[str | None]
     recovered_minor: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
     detail: Mapped[str | None]
+    undone_at: Mapped[datetime | None]
 
 
 class TerminalJournal(Base):

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import select
 
 from hq_service.domain.model import BusinessKey, Lock, Terminal
-from hq_service.store import tables
+from hq_service.domain.registers import Pending
+from hq_service.store import parameters, tables
 from hq_service.store.database import Connection, db
 from hq_service.store.statements import statement
 
@@ -23,6 +25,7 @@ class LockFacts:
     parameters_revision: int
     is_voided: bool
     is_concluded: bool
+    is_holder_voided: bool
 
 
 def read_lock_facts(
@@ -38,6 +41,8 @@ def read_lock_facts(
             **key._asdict(),
             "holder_store_id": holder.store_id if holder else None,
             "holder_terminal_id": holder.terminal_id if holder else None,
+            "holder_transaction_id": holder.transaction_id if holder else None,
+            "holder_line": holder.line if holder else None,
         },
     ).fetchone()
     if row is None:
@@ -60,20 +65,47 @@ def touch(connection: Connection, store_id: str, terminal_id: str, now: datetime
 def acknowledge_parameters(
     connection: Connection, store_id: str, terminal_id: str, revision: int, now: datetime
 ) -> None:
-    """Remember that a terminal was served a revision of the parameters."""
-    served = {
-        "store_id": store_id,
-        "terminal_id": terminal_id,
-        "revision": revision,
-        "now": now,
-    }
-    connection.execute(statement("acknowledge_parameters"), served)
+    """Remember that a terminal has a revision of the parameters, without having fetched it now."""
+    served = _served(store_id, terminal_id, revision, now)
+    connection.execute(statement("acknowledge_parameters"), {**served, "fetched_at": None})
     connection.execute(statement("insert_acknowledgement"), served)
+
+
+def note_parameters_fetch(
+    connection: Connection,
+    store_id: str,
+    terminal_id: str,
+    revision: int,
+    now: datetime,
+    *,
+    is_new: bool,
+) -> None:
+    """Remember that a terminal fetched the parameters now, and that it has a revision of them.
+
+    ``is_new`` says that this revision is not the newest that it acknowledged before.
+    """
+    served = _served(store_id, terminal_id, revision, now)
+    connection.execute(statement("acknowledge_parameters"), {**served, "fetched_at": now})
+    if is_new:
+        connection.execute(statement("insert_acknowledgement"), served)
+
+
+def _served(store_id: str, terminal_id: str, revision: int, now: datetime) -> dict[str, Any]:
+    return {"store_id": store_id, "terminal_id": terminal_id, "revision": revision, "now": now}
 
 
 def presence(store_id: str, terminal_id: str) -> tables.TerminalPresence | None:
     """Return when a terminal was last heard of and what it acknowledged; None if never."""
     return db.session.get(tables.TerminalPresence, (store_id, terminal_id))
+
+
+def told_in_store(store_id: str) -> list[Pending]:
+    """Return what each till of a store told last to be pending."""
+    row = tables.TerminalPresence
+    wanted = select(row.pending_count, row.pending_amounts_minor, row.oldest_pending_at).where(
+        row.store_id == store_id, row.pending_count.is_not(None)
+    )
+    return [Pending(1, *told) for told in db.session.execute(wanted)]
 
 
 def of_store(
@@ -109,9 +141,27 @@ def store_exists(store_id: str) -> bool:
     return db.session.get(tables.Store, store_id) is not None
 
 
-def add_store(store_id: str, name: str, now: datetime) -> None:
-    """Create a store."""
-    db.session.add(tables.Store(store_id=store_id, name=name, created_at=now))
+def applied_revision(store_id: str | None) -> int:
+    """Return the last parameter revision whose package a store has applied."""
+    store = db.session.get(tables.Store, store_id) if store_id is not None else None
+    return store.applied_revision if store is not None else 0
+
+
+def add_store(store_id: str, name: str, now: datetime, *, time_zone: str = "UTC") -> None:
+    """Create a store. It starts with the parameters as they are saved: there is no older copy in
+    it that a distribution would have to replace.
+    """
+    newest = parameters.latest_revision(None)
+    db.session.add(
+        tables.Store(
+            store_id=store_id,
+            name=name,
+            time_zone=time_zone,
+            created_at=now,
+            applied_revision=newest,
+            applied_at=now if newest else None,
+        )
+    )
     db.session.flush()  # without relationships nobody orders parents before children
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -13,6 +14,11 @@ import httpx
 CONNECT_SECONDS_MAX = 3
 # Longer than the service takes to give up on a busy database, so that its own refusal arrives.
 ANSWER_SECONDS_MAX = 15
+
+NOT_MODIFIED = 304
+# Too slow, or too many at once.
+_TRANSIENT_REFUSALS = frozenset({408, 429})
+_MAX_AGE = re.compile(r"(?:^|[ ,])max-age=(\d{1,9})")
 
 _THIS_MACHINE = frozenset({"127.0.0.1", "::1", "localhost"})
 
@@ -25,19 +31,43 @@ class Unreachable(Exception):
 class Answer:
     """What the service answered, an error included.
 
-    ``body`` is empty when it is not a JSON object; ``is_replay`` when the service says that it
-    told the same before.
+    ``body`` is empty when it is not a JSON object, ``content`` are the bytes that came;
+    ``is_replay`` when the service says that it told the same before. The ``*_seconds`` are what
+    the headers Retry-After and Cache-Control (max-age) say, None where they say nothing.
     """
 
     status: int
     body: Mapping[str, Any] = field(default_factory=dict)
     etag: str | None = None
     is_replay: bool = False
+    content: bytes = field(default=b"", repr=False)
+    retry_after_seconds: int | None = None
+    max_age_seconds: int | None = None
 
     @property
     def is_problem(self) -> bool:
         """Tell whether the service refused."""
         return self.status >= 400
+
+    @property
+    def is_transient(self) -> bool:
+        """Tell whether the same request may be answered otherwise later: try again, or offline."""
+        return self.status >= 500 or self.status in _TRANSIENT_REFUSALS
+
+    @property
+    def is_from_hq(self) -> bool:
+        """Tell whether HQ itself answered: a router's page of welcome is no answer to a till."""
+        if self.status == NOT_MODIFIED:
+            return True
+        return "code" in self.body if self.is_problem else bool(self.body)
+
+    @property
+    def sentence(self) -> str:
+        """Return what a problem says, for a person: what it is, and what to do."""
+        title, detail = self.at("title"), self.at("detail")
+        if not title:
+            return f"The service answered {self.status} and no more."
+        return f"{title} ({self.at('code')}). {detail or ''}".rstrip()
 
     def at(self, path: str) -> Any:
         """Return a member of the body: ``at("results.0.outcome")``; None if it is not there."""
@@ -89,9 +119,15 @@ class Client:
         """Close the connections."""
         self._http.close()
 
-    def get(self, path: str) -> Answer:
-        """Read something."""
-        return self._send("GET", path)
+    def wait_at_most(self, seconds: float) -> None:
+        """Give up on requests that take longer than this, from the next one on."""
+        if seconds != self._seconds_max:
+            self._seconds_max = seconds
+            self._http.timeout = httpx.Timeout(seconds, connect=min(CONNECT_SECONDS_MAX, seconds))
+
+    def get(self, path: str, *, etag: str | None = None) -> Answer:
+        """Read something; with the ETag of a copy it is 304 if nothing has changed."""
+        return self._send("GET", path, None, {"If-None-Match": etag} if etag else {})
 
     def post(self, path: str, body: Mapping[str, Any] | bytes) -> Answer:
         """Post a document. Bytes are sent as they are: a batch is repeated byte for byte."""
@@ -121,6 +157,9 @@ class Client:
             _object_in(response),
             response.headers.get("ETag"),
             response.headers.get("Idempotency-Replayed") == "true",
+            response.content,
+            _whole_number(response.headers.get("Retry-After")),
+            _max_age(response.headers.get("Cache-Control")),
         )
 
     def _sentence(self, error: Exception) -> str:
@@ -145,3 +184,12 @@ def _object_in(response: httpx.Response) -> Mapping[str, Any]:
     except ValueError:  # whoever answers there does not speak JSON
         return {}
     return document if isinstance(document, dict) else {}
+
+
+def _whole_number(text: str | None) -> int | None:
+    return int(text) if text is not None and text.isdecimal() and len(text) < 10 else None
+
+
+def _max_age(text: str | None) -> int | None:
+    found = _MAX_AGE.search(text or "")
+    return int(found[1]) if found else None

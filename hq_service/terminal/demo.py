@@ -14,8 +14,9 @@ from types import FrameType
 
 import click
 
+from hq_service.domain.glossary import ENGLISH
 from hq_service.domain.model import Kind
-from hq_service.domain.parameters import DEFINITION_BY_NAME
+from hq_service.domain.parameter_texts import label
 from hq_service.terminal import services
 from hq_service.terminal.client import Unreachable
 from hq_service.terminal.steps import (
@@ -34,6 +35,7 @@ from hq_service.terminal.steps import (
     another_memo,
     cannot_conclude_offline,
     concludes_offline,
+    distributes,
     fetches_parameters,
     finds_balance,
     is_refused_the_lock,
@@ -67,12 +69,13 @@ class Story:
 
 
 def _parameter(name: str, value: str) -> str:
-    return f'"{DEFINITION_BY_NAME[name].help}" is {value}.'
+    return f'"{label(name, ENGLISH)}" is {value}.'
 
 
 def _without_permission(kind: Kind, name: str) -> tuple[Step, ...]:
     return (
         sets_parameters(gift_cards=False, credit_memos=False),
+        *distributes(),
         fetches_parameters(TILL_A),
         issues(kind, 300_00),
         locks(TILL_A, up_to_minor=300_00, is_granted=False),
@@ -97,6 +100,7 @@ STORIES = (
         _parameter(GIFT_CARDS_OFFLINE, "Yes"),
         (
             sets_parameters(gift_cards=True, credit_memos=False),
+            *distributes(),
             fetches_parameters(TILL_A),
             issues(Kind.GIFT_CARD, 500_00),
             locks(TILL_A, up_to_minor=500_00, is_granted=True),
@@ -122,6 +126,7 @@ STORIES = (
         _parameter(CREDIT_MEMOS_OFFLINE, "Yes") + " A memo is used once; its rest is a new memo.",
         (
             sets_parameters(gift_cards=False, credit_memos=True),
+            *distributes(),
             fetches_parameters(TILL_A),
             issues(Kind.CREDIT_MEMO, 250_00),
             locks(TILL_A, up_to_minor=250_00, is_granted=True),
@@ -150,6 +155,7 @@ STORIES = (
         "It is concluded again offline under the same business key: HQ takes the money once.",
         (
             sets_parameters(gift_cards=True, credit_memos=True),
+            *distributes(),
             fetches_parameters(TILL_A),
             issues(Kind.GIFT_CARD, 400_00),
             locks(TILL_A, up_to_minor=400_00, is_granted=True),
@@ -183,7 +189,7 @@ STORIES = (
 AFTERWARDS = Story(
     "Afterwards",
     "Everything is as it was, but for the balances of the demo's own instruments.",
-    (puts_parameters_back(), fetches_parameters(TILL_A)),
+    (puts_parameters_back(), *distributes(), fetches_parameters(TILL_A)),
 )
 
 

@@ -56,6 +56,10 @@ def chosen(url: str | None, port: int) -> Iterator[Service]:
             raise click.ClickException(str(error)) from error
         is_ready = None
     if is_ready is None and url is None:
+        click.echo(
+            f"No service answers at {address} (PORT chooses another port): playing on one that is"
+            " started just for this."
+        )
         with _started() as service:
             yield service
         return
@@ -63,7 +67,7 @@ def chosen(url: str | None, port: int) -> Iterator[Service]:
         raise click.ClickException(f"What answers at {address} is not this service.")
     if not is_ready:
         raise click.ClickException(f"The service is not ready; {address}/readyz says why.")
-    click.echo(f"Playing on the service at {address}.")
+    click.echo(f"Playing on the service that runs at {address}.")
     yield Service(address)
 
 
@@ -90,6 +94,7 @@ def _started() -> Iterator[Service]:
             yield service
         finally:
             _stop(process)
+            click.echo(f"The service at {service.url} has ended, as it was started just for this.")
 
 
 def _free_port() -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -22,6 +23,9 @@ TILL_B = "till B"
 STORE_ID = "S001"
 TERMINAL_IDS = {TILL_A: "T01", TILL_B: "T02"}
 CURRENCY = "SEK"
+
+RUN_NOW = "/v1/admin/distribution-schedules/commerce-configuration/runs"
+SESSIONS = "/v1/distribution-sessions"
 
 GIFT_CARDS_OFFLINE = "allow_concluding_gift_card_transactions_offline"
 CREDIT_MEMOS_OFFLINE = "allow_concluding_credit_memo_transactions_offline"
@@ -242,11 +246,60 @@ def issues(kind: Kind, amount_minor: int) -> Step:
     )
 
 
+# --- distribution ---------------------------------------------------------------------------------
+
+
+def runs_distribution() -> Step:
+    """The administrator presses Run now: what is saved is made into packages for the store."""
+    body = {"reason": "demo", "store_ids": [STORE_ID]}
+    return Step(
+        ADMINISTRATOR,
+        "runs the distribution schedule now",
+        lambda scene: scene.company.client(ADMINISTRATOR).post(RUN_NOW, body),
+        {"status": 201},
+        lambda answer: "sessions: " + _counted(answer.at("counts") or {}),
+    )
+
+
+def applies_packages() -> Step:
+    """The sync job fetches what there is for its store, applies it, and tells so."""
+
+    def apply(scene: Scene) -> Answer:
+        client = scene.company.client(SYNC_JOB)
+        answer = client.get(SESSIONS)
+        for session in () if answer.is_problem else answer.at("sessions"):
+            if session["direction"] != "download":
+                continue
+            path = f"{SESSIONS}/{session['session_id']}"
+            package = client.get(f"{path}/package")
+            if package.is_problem:
+                return package
+            checksum = hashlib.sha256(package.content).hexdigest()
+            told = {"status": "applied", "checksum_sha256": checksum}
+            answer = client.post(f"{path}/acknowledgements", told)
+            if answer.is_problem:
+                return answer
+        return answer
+
+    return Step(
+        SYNC_JOB,
+        "fetches the packages and applies them",
+        apply,
+        {"status": 200},
+        lambda answer: answer.at("status") or "nothing to do",
+    )
+
+
+def distributes() -> tuple[Step, Step]:
+    """What is saved gets to the store's tills."""
+    return runs_distribution(), applies_packages()
+
+
 # --- the tills, online ----------------------------------------------------------------------------
 
 
 def fetches_parameters(who: str) -> Step:
-    """A till fetches what the administrator saved last; HQ grants by what it has fetched."""
+    """A till fetches what its store has applied; HQ grants by what it has fetched."""
 
     def saved(path: str) -> Callable[[Scene], object]:
         return lambda scene: scene.company.parameters.at(path)
@@ -457,6 +510,10 @@ def _tell_parameters(answer: Answer) -> str:
     gift_cards = answer.at(f"parameters.{GIFT_CARDS_OFFLINE}")
     credit_memos = answer.at(f"parameters.{CREDIT_MEMOS_OFFLINE}")
     return f"revision {answer.at('revision')}: {_offline(gift_cards, credit_memos)}"
+
+
+def _counted(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in sorted(counts.items()))
 
 
 def _tell_lock(answer: Answer) -> str:

@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import UTC, datetime
 from typing import Any, TypeVar
 from uuid import UUID, uuid4
 
@@ -24,10 +23,9 @@ from flask import Flask
 from werkzeug.test import TestResponse
 
 from hq_service.app import create_app
-from hq_service.domain.model import BusinessKey, Content, UnreadableLine
+from hq_service.domain.model import BusinessKey, Content
 from hq_service.domain.numbers import bucket_of
-from hq_service.domain.outcomes import case_id_of, case_id_of_unreadable
-from hq_service.domain.reading import read_line
+from hq_service.domain.outcomes import case_id_of
 from hq_service.store import instruments
 from hq_service.store.database import db
 from tests.invariants import INVARIANTS, assert_invariants, violations
@@ -460,14 +458,6 @@ def test_of_two_different_batches_with_one_id_at_once_one_is_refused(hq: Hq) -> 
     assert redemptions_of(hq, card) == 1
 
 
-def test_batches_with_the_same_doubtful_lines_in_opposite_orders_do_not_deadlock(hq: Hq) -> None:
-    till = hq.till()
-    names = [a_name("nonsense") for _ in range(5)]
-    middle = read_line(names[2], 2, till.store_id, KEYRING, datetime.now(UTC))
-    assert isinstance(middle, UnreadableLine)
-    assert_opposite_orders_settle(hq, till, names, case_id_of_unreadable(middle))
-
-
 def test_batches_with_the_same_unknown_cards_in_opposite_orders_do_not_deadlock(hq: Hq) -> None:
     till = hq.till()
     unknown = [Card("gift_card", a_number(), str(uuid4()), "SEK") for _ in range(5)]
@@ -532,6 +522,28 @@ def test_of_two_administrators_who_edit_the_parameters_at_once_one_is_told(hq: H
     assert refused.json["current_revision"] == saved.json["revision"]
     now = hq.admin.get("/v1/admin/parameters").json
     assert now["parameters"] == saved.json["parameters"]
+
+
+def test_an_edit_of_a_store_overlooks_none_of_the_company_at_the_same_time(hq: Hq) -> None:
+    company, store = "/v1/admin/parameters", f"/v1/admin/stores/{hq.make_store()}/parameters"
+    hours = hq.admin.get(company).json["parameters"]["offline_grant_hours"] + 1
+    seen = {path: hq.admin.get(path).headers["ETag"] for path in (company, store)}
+    calls = [
+        lambda path=path: on_its_own(hq, hq.admin).patch(
+            path,
+            {"parameters": {"offline_grant_hours": hours}, "reason": "race"},
+            If_Match=seen[path],
+        )
+        for path in (company, store)
+    ]
+    exclusive = "LOCK TABLE parameter_revisions IN SHARE ROW EXCLUSIVE MODE"
+    of_company, of_store = forced_to_meet(hq, calls, on=exclusive)
+    assert of_company.status_code == 200, "an edit of a store makes nobody else stale"
+    if of_store.status_code == 200:
+        assert of_store.json["revision"] < of_company.json["revision"]
+    else:
+        assert of_store.status_code == 412
+        assert of_store.json["current_revision"] == of_company.json["revision"]
 
 
 def test_of_two_issues_of_one_number_at_once_one_wins(hq: Hq) -> None:
@@ -632,7 +644,7 @@ def test_a_lock_on_a_card_that_changes_at_every_attempt_is_told_to_come_back(
     hq: Hq, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     card, till = hq.issue(500_00), hq.till()
-    monkeypatch.setattr(instruments, "set_lock", lambda *_seen_and_lock: False)
+    monkeypatch.setattr(instruments, "set_lock", lambda *_: instruments.LockWrite.ROW_CHANGED)
     answer = till.lock(card, "X1")
     assert answer.json["code"] == "unavailable"
     assert answer.headers.get("Retry-After")
@@ -683,6 +695,30 @@ PLANTED = {
     "what leaves a used memo arrives on its remainder": """
         UPDATE instruments SET remainder_id = NULL
     """,
+    "debits are credits": "DELETE FROM postings WHERE entry = 'remainder_in'",
+    "the account of shortfalls is what the open cases are about": """
+        UPDATE cases SET shortfall_minor = shortfall_minor - 1 WHERE shortfall_minor > 0
+    """,
+    "a voided line was reversed": "DELETE FROM postings WHERE entry = 'reversal'",
+    "a voided line and its refunds give back what it took": """
+        UPDATE postings
+           SET change_minor = change_minor - 1, funded_minor = funded_minor - 1,
+               amount_minor = amount_minor - 1
+         WHERE entry = 'reversal'
+    """,
+    "what was forfeited comes back once and in full": """
+        UPDATE postings SET related_instrument_id = NULL WHERE entry = 'remainder_in'
+    """,
+    "a used memo leads to each memo that its rest went to": """
+        UPDATE instruments SET remainder_id = NULL
+    """,
+    "the rest of a memo is the rest of that one alone": """
+        UPDATE instruments SET remainder_id = '00000000-0000-4000-8000-000000000000'
+         WHERE kind = 'credit_memo'
+    """,
+    "the number of a used memo leads on to money that is there": """
+        UPDATE instruments SET remainder_id = instrument_id WHERE remainder_id IS NOT NULL
+    """,
     "a batch counts the lines that are stored": "DELETE FROM offline_lines",
 }
 
@@ -695,6 +731,9 @@ def test_a_planted_fault_is_found(hq: Hq, name: str) -> None:
         assert post_batch(hq, till.store_id, lines).status_code == 201
     assert till.redeem(memo, "X2", 20_00, locked(till, memo, "X2")).status_code == 201
     locked(till, hq.issue(10_00), "X3")
+    undone = hq.issue(10_00)
+    assert till.redeem(undone, "X4", 5_00, locked(till, undone, "X4")).status_code == 201
+    assert till.void(undone, "X4").status_code == 201
     with held(hq, PLANTED[name]) as beside:
         found = violations(lambda query: beside.execute(query.encode()).fetchall())
     assert name in found

@@ -30,8 +30,9 @@ DATABASE_LIBRARIES_ELSEWHERE = {
     "embedded_postgres": {"psycopg"},  # starts the server and creates its databases
     "cli": {"alembic"},  # `hq db migrate`
 }
-# A server's own statements, before there is any table of ours.
-SQL_ELSEWHERE = {"embedded_postgres"}
+# A server's own statements, before there is any table of ours; and a till's SQLite file, which is
+# no part of the service.
+SQL_ELSEWHERE = {"hq_service.embedded_postgres", "hq_service.terminal.store"}
 SQL = re.compile(
     r"\b(SELECT|INSERT\s+INTO|DELETE\s+FROM|UPDATE\s+\w+\s+SET|LOCK\s+TABLE|TRUNCATE\s+\w+"
     r"|(CREATE|ALTER|DROP)\s+(TABLE|INDEX|ROLE|DATABASE|VIEW|FUNCTION))\b"
@@ -44,6 +45,16 @@ ROW_LOCKS = {
     ),
     "lock_case": r"FROM cases WHERE case_id = %\(case_id\)s FOR UPDATE",
 }
+# Functions that lock rows without a statement file: one by its key, or many in one order.
+_DISTRIBUTION = "hq_service.store.distribution"
+ONE_ROW_LOCKED = {
+    "hq_service.store.batches.get_for_update",
+    f"{_DISTRIBUTION}.lock_schedule",
+    f"{_DISTRIBUTION}.lock_due_schedule",
+    f"{_DISTRIBUTION}.lock_store",
+    f"{_DISTRIBUTION}.lock_session",
+}
+MANY_ROWS_LOCKED = {f"{_DISTRIBUTION}.lock_stores", f"{_DISTRIBUTION}.lock_open_sessions"}
 
 MODULES = {
     ".".join(path.relative_to(ROOT).with_suffix("").parts): ast.parse(path.read_text("utf-8"))
@@ -139,7 +150,8 @@ def test_nobody_but_the_store_knows_the_database_libraries() -> None:
 
 def test_there_is_sql_in_the_store_only() -> None:
     for module, tree in MODULES.items():
-        if layer_of(module) not in {"store", *SQL_ELSEWHERE}:
+        is_elsewhere = any(f"{module}.".startswith(f"{one}.") for one in SQL_ELSEWHERE)
+        if layer_of(module) != "store" and not is_elsewhere:
             assert [text for text in texts_of(tree) if SQL.search(text)] == [], module
 
 
@@ -163,9 +175,9 @@ def test_rows_are_locked_in_one_order() -> None:
         assert re.search(ROW_LOCKS[name] + "$", statement), name
 
 
-def test_the_only_other_row_lock_is_that_of_a_batch_header() -> None:
+def test_the_only_other_row_locks_are_of_batch_headers_and_of_distribution() -> None:
     asking = {
-        f"{module}.{function.name}"
+        f"{module}.{function.name}": function
         for module, tree in MODULES.items()
         for function in ast.walk(tree)
         if isinstance(function, ast.FunctionDef)
@@ -173,9 +185,20 @@ def test_the_only_other_row_lock_is_that_of_a_batch_header() -> None:
         if (isinstance(node, ast.keyword) and node.arg == "with_for_update")
         or (isinstance(node, ast.Attribute) and node.attr == "with_for_update")
     }
-    assert asking == {"hq_service.store.batches.get_for_update"}
+    assert set(asking) == ONE_ROW_LOCKED | MANY_ROWS_LOCKED
+    for name in MANY_ROWS_LOCKED:
+        assert calls_of(ast.Module([asking[name]], []), "order_by"), name
     for module, tree in MODULES.items():
         assert not any("FOR UPDATE" in text for text in texts_of(tree)), module
+
+
+def test_nothing_rests_on_an_advisory_lock() -> None:
+    # On a cluster each node has its own.
+    assert not [path.name for path in SQL_FILES if "advisory" in _code(path.read_text("utf-8"))]
+
+
+def _code(statement: str) -> str:
+    return re.sub(r"--.*", "", statement)
 
 
 def test_every_statement_file_is_used_and_every_used_one_is_there() -> None:

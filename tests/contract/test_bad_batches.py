@@ -572,6 +572,7 @@ def a_grant(world: World, transaction_id: str, **more: Any) -> Grant:
     grant = Grant(
         lock_id=uuid4(),
         key=BusinessKey(world.till.store_id, world.till.terminal_id, transaction_id, 1),
+        purpose="redeem",
         instrument_id=UUID(world.card.instrument_id),
         kind=world.card.kind,
         currency=world.card.currency,

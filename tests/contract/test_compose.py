@@ -49,6 +49,7 @@ def test_each_service_waits_for_what_it_needs(services):
         "database": {},
         "migrate": {"database": "service_healthy"},
         "api": {"migrate": "service_completed_successfully"},
+        "worker": {"migrate": "service_completed_successfully"},
         "nginx": {"api": "service_healthy"},
     }
     awaited = [name for needs in waits.values() for name, how in needs.items() if "healthy" in how]
@@ -60,6 +61,7 @@ def test_the_migration_runs_once_and_the_api_starts_as_the_image_says(services):
     assert services["migrate"]["command"] == ["python", "-m", "hq_service", "db", "init"]
     assert services["migrate"]["restart"] == "no"
     assert "command" not in services["api"]
+    assert services["worker"]["command"] == ["python", "-m", "hq_service", "worker"]
     assert 'CMD ["python", "-m", "hq_service", "serve"]' in DOCKERFILE.read_text()
 
 

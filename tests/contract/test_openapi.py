@@ -174,10 +174,11 @@ def test_a_locked_and_redeemed_card_is_answered_as_described(
 ) -> None:
     hq.set_parameters(allow_concluding_gift_card_transactions_offline=True)
     till, card, memo = hq.till(), hq.issue(500), hq.issue(500, kind="credit_memo")
-    fits(description, "Parameters", till.get("/v1/parameters").json)
+    fits(description, "TillParameters", till.get("/v1/parameters").json)
     for one in (card, memo):
         lock = till.lock(one, one.kind)
         fits(description, "Lock", lock.json)
+        fits(description, "OwnLocks", till.get("/v1/locks").json)
         redeemed = till.redeem(one, one.kind, 100, lock.json["lock_id"])
         fits(description, "Redemption", redeemed.json)
     inquiry = {"kind": card.kind, "number": card.number}
@@ -197,6 +198,7 @@ def test_a_sale_and_what_becomes_of_it_is_answered_as_described(
     till, memo = hq.till(), hq.issue(500, kind="credit_memo")
     issue = till.lock_new("sale", 300, line=2)
     fits(description, "Lock", issue.json)
+    fits(description, "OwnLocks", till.get("/v1/locks?limit=1").json)
     lines = [
         sale_line(till.lock(memo, "sale"), 100),
         sale_line(issue, 300, line=2, operation="issue"),
@@ -222,13 +224,15 @@ def test_cases_and_locks_are_answered_as_described(hq: Hq, description: dict[str
     posted = sync.post("/v1/offline-batches", body).json
     cases = hq.admin.get(f"/v1/admin/cases?store_id={till.store_id}&limit=1")
     fits(description, "Cases", cases.json)
+    fits(description, "CaseSummary", hq.admin.get("/v1/admin/cases/summary").json)
     for result in posted["results"]:
-        fits(description, "Case", hq.case(result["case_id"]))
+        fits(description, "CaseStory", hq.case(result["case_id"]))
     fits(description, "Case", hq.resolve(posted["results"][0]["case_id"], "absorb").json)
     other = hq.issue(500)
     lock_id = till.lock(other, "stuck").json["lock_id"]
     held = hq.admin.get(f"/v1/admin/locks/{other.instrument_id}").json
     fits(description, "HeldLock", held)
+    fits(description, "HeldLocks", hq.admin.get("/v1/admin/locks?limit=1").json)
     breaking = {
         "instrument_id": other.instrument_id,
         "lock_id": lock_id,
@@ -236,6 +240,102 @@ def test_cases_and_locks_are_answered_as_described(hq: Hq, description: dict[str
         "reason": "the till is broken",
     }
     fits(description, "HeldLock", hq.admin.post("/v1/admin/lock-breaks", breaking).json)
+    fits(description, "AuditEntries", hq.admin.get("/v1/admin/audit-entries?order=newest").json)
+
+
+def test_distribution_is_answered_as_described(hq: Hq, description: dict[str, Any]) -> None:
+    till = hq.till()
+    sync, schedules = hq.sync(till.store_id), "/v1/admin/distribution-schedules"
+    schedule_id = hq.make_schedule("1110", "1070", "1090", "P-0001", every_seconds=3600)
+    fits(description, "Schedules", hq.admin.get(schedules).json)
+    fits(description, "Schedule", hq.admin.get(f"{schedules}/{schedule_id}").json)
+    fits(description, "Run", hq.run_now(schedule_id).json)
+    todo = sync.get("/v1/distribution-sessions")
+    fits(description, "Sessions", todo.json)
+    *downloads, upload = todo.json["sessions"]
+    for session in downloads:
+        fits(description, "Package", sync.fetch(session["session_id"]).json)
+        fits(description, "Session", sync.apply(session["session_id"]).json)
+    fits(description, "Problem", sync.tell(upload["session_id"], "downloaded").json)
+    fits(description, "Problem", sync.fetch(downloads[0]["session_id"]).json)
+    sessions = "/v1/admin/distribution-sessions"
+    fits(description, "Sessions", hq.admin.get(f"{sessions}?limit=2").json)
+    path = f"{sessions}/{upload['session_id']}"
+    fits(description, "Session", hq.admin.get(path).json)
+    for change in ("cancellations", "reruns"):
+        fits(description, "Session", hq.admin.post(f"{path}/{change}", {"reason": "test"}).json)
+
+
+def test_the_parameters_are_answered_as_described(hq: Hq, description: dict[str, Any]) -> None:
+    till = hq.till()
+    till.get("/v1/parameters")
+    hq.till(till.store_id)
+    company, of_store = "/v1/admin/parameters", f"/v1/admin/stores/{till.store_id}/parameters"
+    fits(description, "Parameters", hq.admin.get(company).json)
+    fits(description, "StoreParameters", hq.admin.get(of_store).json)
+    hq.set_parameters(gift_card_cash_out_threshold_minor={"SEK": 100})
+    body = {"parameters": {"lease_seconds": 60}, "reason": "test"}
+    fits(description, "StoreParameters", hq.admin.patch(of_store, body, If_Match="*").json)
+    fits(description, "ParameterHistory", hq.admin.get(f"{company}/history?limit=1").json)
+    fits(description, "ParameterHistory", hq.admin.get(f"{company}/history").json)
+    fits(description, "ParameterStates", hq.admin.get(f"{company}/states").json)
+    fits(description, "ParameterDefinitions", hq.admin.get(f"{company}/definitions").json)
+
+
+def test_what_administrators_set_up_is_answered_as_described(
+    hq: Hq, description: dict[str, Any]
+) -> None:
+    till, admin = hq.till(), hq.admin
+    store, why = f"/v1/admin/stores/{till.store_id}", {"reason": "test"}
+    register = f"{store}/registers/{till.terminal_id}"
+    profile = {"offline_profile_id": "described", "name": "test", **why}
+    fits(description, "OfflineProfile", admin.post("/v1/admin/offline-profiles", profile).json)
+    given = {"offline_profile_id": "described", **why}
+    fits(description, "Register", admin.patch(register, given, If_Match="*").json)
+    fits(description, "RegisterSetup", till.get("/v1/register").json)
+    fits(description, "RegisterSetup", hq.till().get("/v1/register").json)
+    fits(description, "OfflineProfiles", admin.get("/v1/admin/offline-profiles").json)
+    fits(description, "Registers", admin.get(f"{store}/registers?limit=1").json)
+    fits(description, "RegisterRetirement", admin.get(f"{register}/retirement").json)
+    fits(description, "StoreRetirement", admin.get(f"{store}/retirement").json)
+    nothing = {"gaps_count": 0, "live_grants_count": 0, "open_cases_count": 0}
+    retired = admin.post(f"{store}/retirement", {**why, "accepted": nothing})
+    fits(description, "Store", retired.json)
+    fits(description, "Stores", admin.get("/v1/admin/stores?limit=1&with_retired=true").json)
+    key = admin.post("/v1/admin/keys", {"role": "auditor", "label": "test", **why}).json
+    fits(description, "MadeApiKey", key)
+    path = f"/v1/admin/keys/{key['key_id']}"
+    rotated = admin.post(f"{path}/rotation", {"overlap_seconds": 60, **why})
+    fits(description, "MadeApiKey", rotated.json)
+    fits(description, "ApiKey", admin.post(f"{path}/revocation", why).json)
+    fits(description, "ApiKeys", admin.get("/v1/admin/keys?limit=1&with_ended=true").json)
+
+
+def test_what_is_watched_is_answered_as_described(hq: Hq, description: dict[str, Any]) -> None:
+    till = hq.till()
+    hq.allow_offline(till)
+    hq.till(till.store_id)
+    till.lock(hq.issue(500), "G1")
+    card = hq.issue(100)
+    lines = [till.offline_line(card, f"X{number}", 1) for number in range(2)]
+    hq.post_batch(till.store_id, lines[1:])
+    told = till.heartbeat(journal_tips={till.journal_id: 2, "J": 1})
+    assert told.status_code == 200, told.json
+    fits(description, "HeartbeatAnswer", told.json)
+    status = "/v1/admin/connection-status"
+    for query in (f"?store_id={till.store_id}", f"?store_id={till.store_id}&limit=1"):
+        fits(description, "ConnectionStatus", hq.admin.get(status + query).json)
+    exposure = hq.admin.get(f"/v1/admin/stores/{till.store_id}/exposure")
+    assert exposure.json["registers"]
+    fits(description, "StoreExposure", exposure.json)
+    hq.sql("UPDATE terminals SET created_at = '2020-01-01Z' WHERE store_id = %s", till.store_id)
+    query = f"?business_date=2025-01-31&store_id={till.store_id}"
+    completeness = hq.admin.get(f"/v1/admin/completeness{query}")
+    assert len(completeness.json["registers"]) == 2
+    fits(description, "Completeness", completeness.json)
+    body = {"store_id": till.store_id, "terminal_id": till.terminal_id, "reason": "test"}
+    fits(description, "CacheReset", hq.admin.post("/v1/admin/cache-resets", body).json)
+    fits(description, "CacheResets", hq.admin.get("/v1/admin/cache-resets?limit=1").json)
 
 
 def refusals(hq: Hq) -> Iterator[TestResponse]:

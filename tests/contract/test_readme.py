@@ -82,13 +82,15 @@ def test_the_walk_works_as_written(port: int) -> None:
     )
     assert done.returncode == 0, done.stderr
     told = [line for line in done.stdout.splitlines() if line]
-    assert len(told) == 5, done.stdout
-    balance, lock, refusal, redemption, batch = told
+    assert len(told) == 6, done.stdout
+    balance, lock, refusal, redemption, batch, balance_after = told
     assert '"balance_minor":50000' in balance
     assert '"max_amount_minor":50000' in lock
     assert '"code":"instrument_locked"' in refusal
     assert '"balance_after_minor":49000' in redemption
     assert '"outcome":"duplicate"' in batch
+    assert '"balance_minor":49000' in balance_after
+    assert '"lock"' not in balance_after or '"lock":null' in balance_after
 
 
 def variables_read(path: Path) -> set[str]:
@@ -106,8 +108,9 @@ def test_every_setting_is_in_the_table_and_nothing_else() -> None:
     package = ROOT / "hq_service"
     read = {
         variable
-        for name in ("settings.py", "cli.py", "server.py", "embedded_postgres.py")
-        for variable in variables_read(package / name)
+        for pattern in ("settings.py", "cli.py", "server.py", "embedded_postgres/*.py")
+        for path in package.glob(pattern)
+        for variable in variables_read(path)
     }
     # Handed from `hq serve` to the gunicorn it becomes; nobody sets it.
     read.discard("HQ_EMBEDDED_USERS_FD")

@@ -12,7 +12,13 @@ import pytest
 from click.testing import CliRunner
 
 from hq_service.cli import main
-from hq_service.settings import Settings, SettingsError, database_url_from, settings_from
+from hq_service.settings import (
+    Settings,
+    SettingsError,
+    database_url_from,
+    port_from,
+    settings_from,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 NUMBER_SECRET = "5ec2e7" * 11
@@ -42,16 +48,17 @@ WRONG: list[tuple[str, str | None, str]] = [
     ("HQ_NUMBER_SECRET", NUMBER_SECRET[:30], "at least 32 digits"),
     ("HQ_GRANT_KEYS", None, "openssl rand -hex 32"),
     ("HQ_GRANT_KEYS", "", "openssl rand -hex 32"),
-    ("HQ_GRANT_KEYS", GRANT_SECRET, "at least 32 digits"),
+    ("HQ_GRANT_KEYS", GRANT_SECRET, "is written name:hexadecimal"),
     ("HQ_GRANT_KEYS", f":{GRANT_SECRET}", "needs a name of its own"),
     ("HQ_GRANT_KEYS", f"k-1:{GRANT_SECRET}", "needs a name of its own"),
     ("HQ_GRANT_KEYS", f"k\u00e9:{GRANT_SECRET}", "needs a name of its own"),
     ("HQ_GRANT_KEYS", f"k1:{GRANT_SECRET},k1:{GRANT_SECRET}", "needs a name of its own"),
-    ("HQ_GRANT_KEYS", f"k1:{GRANT_SECRET},", "needs a name of its own"),
+    ("HQ_GRANT_KEYS", f"k1:{GRANT_SECRET},", "is written name:hexadecimal"),
     ("HQ_GRANT_KEYS", f"k1:{GRANT_SECRET},k2:", "at least 32 digits"),
     ("HQ_GRANT_KEYS", f"k1:{GRANT_SECRET},k2:{GRANT_SECRET[:30]}", "at least 32 digits"),
     ("HQ_GRANT_KEYS", f"k1:{GRANT_SECRET}z", "hexadecimal"),
-    ("HQ_GRANT_KEYS", f"k1={GRANT_SECRET}", "needs a name of its own"),
+    ("HQ_GRANT_KEYS", f"k1:{GRANT_SECRET},{GRANT_SECRET}", "is written name:hexadecimal"),
+    ("HQ_GRANT_KEYS", f"k1={GRANT_SECRET}", "is written name:hexadecimal"),
     ("HQ_ENV", "prod", "development, production"),
     ("HQ_ENV", "PRODUCTION", "development, production"),
     ("HQ_LOG_LEVEL", "debug", "DEBUG, INFO, WARNING, ERROR"),
@@ -68,7 +75,21 @@ BOUNDS = {
     "HQ_SETTLE_CHUNK_LINES": (1, 10_000),
     "HQ_COMMIT_DEADLINE_SECONDS": (1, 60),
 }
-NO_NUMBERS = ["many", "-1", "+1", "1.0", "1e3", " 1", "1 ", "1_0", "0x1", "\u0661", "\u00b2"]
+# Python itself refuses to read a number of more than 4300 digits.
+NO_NUMBERS = [
+    "9" * 5_000,
+    "many",
+    "-1",
+    "+1",
+    "1.0",
+    "1e3",
+    " 1",
+    "1 ",
+    "1_0",
+    "0x1",
+    "\u0661",
+    "\u00b2",
+]
 
 
 def message_for(environ: dict[str, str]) -> str:
@@ -114,8 +135,15 @@ def test_a_number_out_of_bounds_is_told_the_bounds(variable: str) -> None:
     for value in (*NO_NUMBERS, str(minimum - 1), str(maximum + 1), "9" * 30):
         message = message_for(with_value(variable, value))
         assert message == f"{variable} must be a whole number from {minimum} to {maximum}."
-    for value in (str(minimum), str(maximum), ""):
+    for value in (str(minimum), str(maximum), "0" * 5_000 + str(maximum), ""):
         settings_from(with_value(variable, value))
+
+
+@pytest.mark.parametrize("value", [*NO_NUMBERS, "0", "65536"])
+def test_a_port_out_of_bounds_is_told_the_bounds(value: str) -> None:
+    with pytest.raises(SettingsError, match=r"^PORT must be a whole number from 1 to 65535\.$"):
+        port_from({"PORT": value})
+    assert port_from({"PORT": ""}) == port_from({}) == 8080
 
 
 def test_every_setting_is_tried_above() -> None:
@@ -184,7 +212,9 @@ def test_production_without_a_database_does_not_start(tmp_path: Path) -> None:
     assert not local.exists(), "not even its directory is made"
 
 
-@pytest.mark.parametrize("verb", ["db migrate", "db init", "settle-pending"])
+@pytest.mark.parametrize(
+    "verb", ["db migrate", "db init", "db start", "db psql", "settle-pending", "audit verify"]
+)
 def test_production_without_a_database_does_nothing_else_either(tmp_path: Path, verb: str) -> None:
     local = tmp_path / "local"
     environ = {**GOOD, "DATABASE_URL": None, "HQ_ENV": "production", "HQ_LOCAL_DIR": str(local)}
@@ -202,6 +232,9 @@ def test_production_without_a_database_does_nothing_else_either(tmp_path: Path, 
         ("HQ_NUMBER_SECRET", NUMBER_SECRET + "z"),
         ("DATABASE_URL", f"mysql://hq:{PASSWORD}@database/hq"),
         ("PORT", "http"),
+        ("PORT", "9" * 5_000),
+        ("HQ_WORKERS", "9" * 5_000),
+        ("HQ_GRANT_KEYS", GRANT_SECRET),
     ],
 )
 def test_the_service_does_not_start_on_a_wrong_setting(variable: str, value: str) -> None:

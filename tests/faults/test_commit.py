@@ -217,6 +217,22 @@ def test_who_only_reads_is_answered_while_commits_stall(
     assert hq.balance(spent) == 380_00
 
 
+def test_what_became_of_a_sale_is_not_told_before_a_standby_has_it(
+    hq: Hq, operator: Operator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watchdog, "deadline_seconds", NEVER_SECONDS)
+    till, card = hq.till(), hq.issue(500_00)
+    lock_id = till.lock(card, "X1").json["lock_id"]
+    assert till.redeem(card, "X1", 120_00, lock_id).status_code == 201
+    path = f"/v1/transactions/{till.store_id}/{till.terminal_id}/X1"
+    with started(1) as start, operator.stalled():
+        # The till takes the answer as final: after a failover it must still be true.
+        waiting = start(lambda: alone(hq, till).get(path))
+        operator.wait_for_waiting_commits(1)
+        assert not waiting.done()
+    assert waiting.result(PATIENCE_SECONDS).json["lines"][0]["outcome"] == "applied"
+
+
 @pytest.mark.parametrize("way", ["pg_cancel_backend", "pg_terminate_backend"])
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_commit_whose_wait_is_ended_by_an_operator_is_told_as_unknown(

@@ -455,7 +455,7 @@ class Delivery:
 @pytest.fixture(scope="module")
 def delivery(postgres: ThrowawayPostgres) -> Delivery:
     url = postgres.create_database("delivery")
-    run_hq(environment(url), "db", "migrate")
+    run_hq(environment(url), "db", "init")
     with in_process(url) as app:
         hq = Hq(app)
         hq.set_parameters(allow_concluding_gift_card_transactions_offline=True)

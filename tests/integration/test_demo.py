@@ -20,7 +20,8 @@ import pytest
 
 from hq_service.cli import DEMO_KEYS_FILE
 from hq_service.domain.numbers import mask
-from hq_service.embedded_postgres import BINARIES_VARIABLE, EmbeddedPostgres
+from hq_service.embedded_postgres import EmbeddedPostgres
+from hq_service.embedded_postgres.programs import BINARIES_VARIABLE
 from hq_service.terminal import demo
 from hq_service.terminal.client import Client, Unreachable
 from hq_service.terminal.demo import KEY_VARIABLES, STORIES
@@ -100,8 +101,7 @@ def directory() -> Iterator[Path]:
     parent.chmod(0o711)
     yield parent / "local"
     embedded = EmbeddedPostgres(parent / "local")
-    embedded.stop()
-    shutil.rmtree(Path(embedded.psql_command()[2]), ignore_errors=True)
+    embedded.stop(force=True)
     shutil.rmtree(parent)
 
 
@@ -149,10 +149,10 @@ def test_every_step_is_as_expected_as_often_as_it_is_played(
 ) -> None:
     for played in twice:
         assert played.returncode == 0, played.stdout + played.stderr
-        assert played.stdout.startswith(f"Playing on the service at {service.url}.")
-        assert "58 steps, every one as expected." in played.stdout
+        assert played.stdout.startswith(f"Playing on the service that runs at {service.url}.")
+        assert "70 steps, every one as expected." in played.stdout
         assert {mark for mark, *_ in rows(played.stdout)} == {"ok"}
-        assert len(rows(played.stdout)) == 58
+        assert len(rows(played.stdout)) == 70
         assert mask(played.stdout) == played.stdout, "a card number is shown"
     first, second = (re.findall(r"\*\w{4}", played.stdout) for played in twice)
     assert first != second
@@ -244,14 +244,25 @@ def test_an_answer_that_differs_is_noticed(
     found = "asks for the balance: down once, and free", "200 balance 380.00 SEK, free"
     assert [row for row in rows(output) if row[0] == "OFF"] == [("OFF", "till B", *found)]
     assert "^ balance_minor is 380.00 SEK, expected 260.00 SEK" in output
-    assert "1 of 13 steps OFF, 2 were not played." in output
+    assert "1 of 17 steps OFF, 2 were not played." in output
 
 
 def test_a_service_of_its_own_is_started_and_stopped_when_none_is_there(service: Service) -> None:
-    played = service.play(PORT=str(free_port()))
+    nobodys_port = free_port()
+    played = service.play(PORT=str(nobodys_port))
     assert played.returncode == 0, played.stdout + played.stderr
-    started = re.match(r"Starting a service at (\S+),", played.stdout)
+    other, why, beginning, *_, end = played.stdout.splitlines()
+    port = service.url.rpartition(":")[2]
+    assert re.fullmatch(
+        rf"There is also the service at {service.url} \(process \d+\);"
+        rf" to play there: PORT={port} make demo",
+        other,
+    )
+    assert why.startswith(f"No service answers at http://127.0.0.1:{nobodys_port} ")
+    assert why.endswith("playing on one that is started just for this.")
+    started = re.match(r"Starting a service at (\S+),", beginning)
     assert started is not None
+    assert end == f"The service at {started[1]} has ended, as it was started just for this."
     with Client(started[1]) as client, pytest.raises(Unreachable):
         client.get("/readyz")
 

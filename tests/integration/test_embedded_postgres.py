@@ -17,14 +17,15 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from hq_service import embedded_postgres
 from hq_service.embedded_postgres import (
     BinariesNotFoundError,
     EmbeddedPostgres,
     EmbeddedPostgresError,
     ThrowawayPostgres,
-    find_binaries,
+    programs,
 )
+from hq_service.embedded_postgres.processes import runs
+from hq_service.embedded_postgres.users import USERS_FD_VARIABLE
 
 JOINED_THEN_EXEC = """
 import os, sys
@@ -32,7 +33,7 @@ from pathlib import Path
 from hq_service.embedded_postgres import EmbeddedPostgres
 if sys.argv[2] == "first":
     embedded = EmbeddedPostgres(Path(sys.argv[1]))
-    embedded.join()
+    embedded.join("the test")
     embedded.start()
     os.execv(sys.executable, [sys.executable, "-c", sys.argv[3], sys.argv[1], "then", ""])
 print("ready", flush=True)
@@ -67,9 +68,7 @@ def private_place() -> Iterator[Path]:
     parent.chmod(0o711)
     yield parent / "local"
     for made in parent.iterdir():
-        embedded = EmbeddedPostgres(made)
-        embedded.stop()
-        shutil.rmtree(socket_directory(embedded), ignore_errors=True)
+        EmbeddedPostgres(made).stop(force=True)
     shutil.rmtree(parent)
 
 
@@ -221,11 +220,12 @@ def test_refuses_a_socket_directory_that_others_can_enter(shared):
     shared.start()
     shared.stop()
     place = socket_directory(shared)
+    place.mkdir()
     place.chmod(0o777)
 
     with pytest.raises(EmbeddedPostgresError, match="not a private directory"):
         shared.start()
-    place.chmod(0o700)
+    place.rmdir()
 
 
 def test_an_interrupted_initdb_is_not_taken_for_a_cluster(directory):
@@ -258,14 +258,91 @@ def test_the_last_user_stops_the_server_and_not_before(directory):
 
 
 def test_joining_twice_counts_once_and_leaving_without_joining_is_nothing(shared, monkeypatch):
-    monkeypatch.delenv(embedded_postgres.USERS_FD_VARIABLE, raising=False)
+    monkeypatch.delenv(USERS_FD_VARIABLE, raising=False)
     assert not shared.leave()
     shared.start()
 
-    assert shared.join() == shared.join()
+    assert shared.join("the test") == shared.join("the test")
     assert shared.leave()
-    assert embedded_postgres.USERS_FD_VARIABLE not in os.environ
+    assert USERS_FD_VARIABLE not in os.environ
     assert not shared.leave()
+
+
+def test_whoever_uses_the_server_is_known_by_name_until_it_ends(directory):
+    embedded = EmbeddedPostgres(directory)
+    assert embedded.users() == []
+    users = [python(JOINED_THEN_EXEC, directory, "first", JOINED_THEN_EXEC) for _ in range(2)]
+    for user in users:
+        assert user.stdout.readline() == "ready\n"
+    assert {user.pid for user in embedded.users()} == {user.pid for user in users}
+    with pytest.raises(EmbeddedPostgresError) as caught:
+        embedded.stop()
+    for user in users:
+        assert f"the test (process {user.pid})" in str(caught.value)
+    users[0].kill()
+    users[0].communicate()
+    assert [str(user) for user in embedded.users()] == [f"the test (process {users[1].pid})"]
+
+    assert users[1].communicate("leave\n")[0] == "True\n"
+    assert embedded.users() == []
+    assert not embedded.stop(), "it was stopped"
+
+
+def test_a_server_that_was_started_to_stay_does(directory):
+    embedded = EmbeddedPostgres(directory)
+    embedded.start(stays=True)
+    user = python(JOINED_THEN_EXEC, directory, "first", JOINED_THEN_EXEC)
+    assert user.communicate("leave\n")[0] == "ready\nFalse\n"
+    assert embedded.status().stays
+
+    os.kill(recorded_pid(embedded), signal.SIGKILL)
+    wait_until(lambda: not embedded.status().is_running)
+    user = python(JOINED_THEN_EXEC, directory, "first", JOINED_THEN_EXEC)
+    assert user.communicate("leave\n")[0] == "ready\nTrue\n", "that one was killed"
+    assert not embedded.status().is_running
+
+
+def test_a_stopped_server_leaves_nothing_in_tmp(directory):
+    embedded = EmbeddedPostgres(directory)
+    embedded.start()
+    place = socket_directory(embedded)
+    assert place.exists()
+    embedded.stop()
+    assert not place.exists()
+
+    embedded.start()
+    os.kill(recorded_pid(embedded), signal.SIGKILL)
+    wait_until(lambda: not embedded.status().is_running)
+    assert (place / ".s.PGSQL.5432").exists()
+    embedded.stop()
+    assert not place.exists(), "what a killed server left"
+
+
+def test_an_interrupted_deletion_is_finished_by_the_next_one_or_by_a_start(directory):
+    embedded = EmbeddedPostgres(directory)
+    for finish in (embedded.delete, embedded.start):
+        embedded.start()
+        embedded.stop()
+        data = embedded.status().data_directory
+        data.rename(data.with_name("data.partial-deleted"))
+        assert finish()
+        assert not data.with_name("data.partial-deleted").exists()
+    assert embedded.delete()
+    assert not directory.exists()
+
+
+def test_starts_and_deletions_at_once_do_not_trip_over_each_other(directory):
+    embedded = EmbeddedPostgres(directory)
+    for _ in range(3):
+        started = [python(STARTED, directory) for _ in range(2)]
+        while any(process.poll() is None for process in started):
+            embedded.delete()
+        for process in started:
+            process.communicate()
+            assert process.returncode == 0
+        embedded.stop()
+    embedded.delete()
+    assert not directory.exists()
 
 
 def test_a_secret_is_made_once_whoever_comes_first(directory):
@@ -283,16 +360,16 @@ def test_a_secret_is_made_once_whoever_comes_first(directory):
 
 
 def test_without_binaries_the_error_names_three_remedies(monkeypatch):
-    monkeypatch.delenv(embedded_postgres.BINARIES_VARIABLE, raising=False)
-    monkeypatch.setattr(embedded_postgres, "_candidates", lambda: iter([Path("/nowhere")]))
+    monkeypatch.delenv(programs.BINARIES_VARIABLE, raising=False)
+    monkeypatch.setattr(programs, "_candidates", lambda: iter([Path("/nowhere")]))
     with pytest.raises(BinariesNotFoundError) as caught:
-        find_binaries()
+        programs.find_binaries()
     for remedy in ("DATABASE_URL", "HQ_PG_BIN", "install PostgreSQL"):
         assert remedy in str(caught.value)
 
-    monkeypatch.setenv(embedded_postgres.BINARIES_VARIABLE, "/nowhere")
+    monkeypatch.setenv(programs.BINARIES_VARIABLE, "/nowhere")
     with pytest.raises(BinariesNotFoundError, match="HQ_PG_BIN=/nowhere holds no working"):
-        find_binaries()
+        programs.find_binaries()
 
 
 def test_a_throwaway_server_ends_with_its_process_even_after_kill_9():
@@ -303,7 +380,7 @@ def test_a_throwaway_server_ends_with_its_process_even_after_kill_9():
     holder.communicate()
 
     wait_until(lambda: not place.exists())
-    assert not embedded_postgres._runs(pid)
+    assert not runs(pid)
 
 
 def test_a_throwaway_server_recovers_what_was_committed_before_a_kill():

@@ -389,6 +389,7 @@ ORIGINAL = {
 
 # One good row of each table, parents first.
 GOOD: dict[str, dict[str, Any]] = {
+    "number_secret": {"fingerprint": b"f" * 32, "noted_at": AT},
     "stores": {"store_id": "S001", "name": "store", "created_at": AT},
     "terminals": {
         "store_id": "S001",
@@ -397,7 +398,58 @@ GOOD: dict[str, dict[str, Any]] = {
         "supports_offline": True,
         "created_at": AT,
     },
+    "offline_profiles": {
+        "offline_profile_id": "P1",
+        "name": "profile",
+        "version": 1,
+        "values": "{}",
+        "created_at": AT,
+    },
     "terminal_presence": {"store_id": "S001", "terminal_id": "T01"},
+    "cache_resets": {
+        "cache_reset_id": CARD,
+        "store_id": "S001",
+        "terminal_id": "T01",
+        "reset_at": AT,
+        "reset_by": "a",
+        "reason": "r",
+    },
+    "distribution_schedules": {
+        "schedule_id": "D1",
+        "name": "schedule",
+        "version": 1,
+        "job_ids": ["1110"],
+        "is_active": True,
+        "every_seconds": 60,
+        "created_at": AT,
+    },
+    "distribution_runs": {
+        "run_id": CARD,
+        "schedule_id": "D1",
+        "started_at": AT,
+        "started_by": "a",
+    },
+    "distribution_sessions": {
+        "session_id": CARD,
+        "run_id": CARD,
+        "store_id": "S001",
+        "job_id": "1110",
+        "direction": "download",
+        "status": "available",
+        "package": b"{}",
+        "checksum_sha256": b"s" * 32,
+        "created_at": AT,
+    },
+    "audit_entries": {
+        "number": 1,
+        "recorded_at": AT,
+        "actor": "a",
+        "action": "lock_broken",
+        "subject": "s",
+        "detail": "{}",
+        "previous_hash": bytes(32),
+        "hash": b"h" * 32,
+    },
     "terminal_journals": {
         "store_id": "S001",
         "terminal_id": "T01",
@@ -542,6 +594,12 @@ OTHER: dict[str, dict[str, Any]] = {
     "stores": {"store_id": "S002"},
     "terminals": {"terminal_id": "T02"},
     "terminal_presence": {"terminal_id": "T02"},
+    "offline_profiles": {"offline_profile_id": "P2"},
+    "cache_resets": {"cache_reset_id": MEMO},
+    "distribution_schedules": {"schedule_id": "D2"},
+    "distribution_runs": {"run_id": MEMO},
+    "distribution_sessions": {"session_id": MEMO},
+    "audit_entries": {"number": 2},
     "terminal_journals": {"journal_id": "J2"},
     "parameter_revisions": {"revision": 2},
     "parameter_acknowledgements": {"revision": 2},
@@ -561,11 +619,69 @@ TENDER = {"tender_amount_minor": 10, "tender_currency": "EUR", "exchange_rate": 
 MEMO_ROW = {"kind": "credit_memo"}
 NOBODY = {"terminal_id": "T99"}
 CASE_KEY = ("transaction_id", "line", "operation", "instrument_id", "amount_minor", "currency")
+NO_PACKAGE: dict[str, Any] = {"package": None, "checksum_sha256": None}
+# What a till tells of itself comes as a whole.
+REPORT = {
+    "reported_at": AT,
+    "report_sent_at": AT,
+    "connection_state": "online",
+    "connection_state_since": AT,
+    "pending_count": 0,
+    "pending_amounts_minor": "{}",
+    "last_sync_status": "none",
+    "journal_tips": "{}",
+}
 NO_SHORTFALL = {"shortfall_minor": 0, "recovered_minor": 0}
 NO_KEY = {**dict.fromkeys(CASE_KEY), **NO_SHORTFALL}
 
 # Constraint -> what it must refuse, each row of which breaks that one rule and no other.
 BROKEN: dict[str, list[dict[str, Any]]] = {
+    "ck_stores_version_positive": [{"version": 0}],
+    "ck_stores_applied_revision_not_negative": [{"applied_revision": -1}],
+    "ck_terminals_version_positive": [{"version": 0}],
+    "fk_terminals_offline_profile_id_offline_profiles": [{"offline_profile_id": "P9"}],
+    "ck_offline_profiles_id_not_empty": [{"offline_profile_id": ""}],
+    "ck_offline_profiles_version_positive": [{"version": 0}],
+    "ck_offline_profiles_values_object": [{"values": "[]"}],
+    "ck_terminal_presence_report_all_or_nothing": [
+        *({**REPORT, name: None} for name in REPORT),
+        {"reported_at": AT},
+    ],
+    "ck_terminal_presence_reported_revision_with_instant": [
+        {"reported_revision": 1},
+        {"revision_reported_at": AT},
+    ],
+    "ck_terminal_presence_reported_revision_not_negative": [
+        {"reported_revision": -1, "revision_reported_at": AT}
+    ],
+    "ck_terminal_presence_connection_state": [{**REPORT, "connection_state": "away"}],
+    "ck_terminal_presence_last_sync_status": [{**REPORT, "last_sync_status": "maybe"}],
+    "ck_terminal_presence_pending_count_not_negative": [{**REPORT, "pending_count": -1}],
+    "ck_terminal_presence_offline_profile_version_not_negative": [{"offline_profile_version": -1}],
+    "fk_cache_resets_store_id_stores": [{"store_id": "S999", "terminal_id": None}],
+    "fk_cache_resets_store_id_terminals": [NOBODY],
+    "ck_cache_resets_terminal_has_store": [{"store_id": None}],
+    "ck_distribution_schedules_id_not_empty": [{"schedule_id": ""}],
+    "ck_distribution_schedules_version_positive": [{"version": 0}],
+    "ck_distribution_schedules_has_jobs": [{"job_ids": []}],
+    "ck_distribution_schedules_one_recurrence": [{"cron": "0 3 * * *"}],
+    "ck_distribution_schedules_every_seconds_positive": [{"every_seconds": 0}],
+    "fk_distribution_runs_schedule_id_distribution_schedules": [{"schedule_id": "D9"}],
+    "fk_distribution_sessions_run_id_distribution_runs": [{"run_id": MEMO}],
+    "fk_distribution_sessions_store_id_stores": [{"store_id": "S999"}],
+    "ck_distribution_sessions_direction": [{"direction": "sideways", **NO_PACKAGE}],
+    "ck_distribution_sessions_status": [{"status": "lost"}],
+    "ck_distribution_sessions_download_has_package": [NO_PACKAGE, {"direction": "upload"}],
+    "ck_distribution_sessions_checksum_length": [{"checksum_sha256": b"s"}],
+    "ck_distribution_sessions_try_count_not_negative": [{"try_count": -1}],
+    "ck_distribution_sessions_applied_at_when_applied": [
+        {"status": "applied"},
+        {"applied_at": AT},
+    ],
+    "ck_audit_entries_number_positive": [{"number": 0}],
+    "ck_audit_entries_hash_lengths": [{"hash": b"h"}, {"previous_hash": b""}],
+    "ck_number_secret_is_the_only_one": [{"is_the_only_one": False}],
+    "ck_number_secret_fingerprint_length": [{"fingerprint": b"f" * 31}, {"fingerprint": b""}],
     "ck_stores_store_id_not_reserved": [{"store_id": "HQ"}, {"store_id": ""}],
     "ck_terminals_terminal_id_not_empty": [{"terminal_id": ""}],
     "fk_terminals_store_id_stores": [{"store_id": "S999"}],
@@ -612,6 +728,10 @@ BROKEN: dict[str, list[dict[str, Any]]] = {
     "ck_cases_resolution": [
         {**RESOLVED, "resolution": "ignore"},
         {**RESOLVED, "resolution": "released"},
+    ],
+    "ck_cases_undone_is_absorbed": [
+        {"undone_at": AT},
+        {**RESOLVED, "resolution": "dismiss", "undone_at": AT},
     ],
     "ck_cases_resolution_all_or_nothing": [{**RESOLVED, name: None} for name in RESOLVED],
     "ck_instruments_bucket": [{"bucket": 7}, {"bucket": 1024}, {"bucket": -8}],
@@ -671,8 +791,18 @@ BROKEN: dict[str, list[dict[str, Any]]] = {
     "ck_offline_lines_held_has_case": [{"outcome": "held"}],
     "ck_offline_lines_shortfall_has_case": [{"shortfall_minor": 1}],
 }
-# Tables, and columns with values in the good rows, that came with the second migration.
-SINCE_0002 = {"terminal_journals", "recovered_minor"}
+# Tables, and columns with values in the good rows, that came after the first migration.
+LATER = {
+    "audit_entries",
+    "cache_resets",
+    "distribution_runs",
+    "distribution_schedules",
+    "distribution_sessions",
+    "number_secret",
+    "offline_profiles",
+    "recovered_minor",
+    "terminal_journals",
+}
 SQLSTATES = {"ck": CHECK, "uq": UNIQUE, "pk": UNIQUE, "fk": FOREIGN}
 RULES = """
 SELECT c.conname::text, c.conrelid::regclass::text FROM pg_constraint AS c
@@ -784,6 +914,7 @@ def test_a_reversal_of_a_line_does_not_need_another_lock(
         ("cases", {**NO_KEY, "outcome": "noticed", "terminal_id": None}),
         ("cases", {**NO_KEY, "outcome": "quarantined", "terminal_id": None, "position": 0}),
         ("cases", {"recovered_minor": 60, **RESOLVED, "resolution": "recover"}),
+        ("cases", {**RESOLVED, "resolution": "absorb", "undone_at": AT}),
         ("cases", {**RESOLVED, "resolution": "voided"}),
         ("cases", {**RESOLVED, "resolution": "arrived"}),
         ("postings", TENDER),
@@ -805,9 +936,9 @@ def test_a_database_with_money_in_it_is_upgraded_and_loses_nothing(empty: str) -
     # What the first version wrote must fit the second: nobody starts from an empty database.
     command.upgrade(configuration(empty), "0001")
     before = {
-        table: {name: value for name, value in row.items() if name not in SINCE_0002}
+        table: {name: value for name, value in row.items() if name not in LATER}
         for table, row in GOOD.items()
-        if table not in SINCE_0002
+        if table not in LATER
     }
     with psycopg.connect(psycopg_url(empty), autocommit=True) as connection:
         for table, row in before.items():

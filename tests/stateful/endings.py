@@ -205,7 +205,14 @@ class Ending:
             assert case["resolution"] != "apply", ("lost", *said)
 
     def check_that_nothing_is_left(self, sale: Sale, own: list[Row]) -> None:
-        """A voided line: what was booked is booked back, and no question is left."""
+        """A voided line: what was booked is booked back, and no question is left.
+
+        Together with its linked refunds, which have given back a part of it already; a voided one
+        of those is looked at with its voided original.
+        """
+        if sale.original is not None and sale.original.is_voided:
+            return
+        own = [*own, *self.refunds_of(sale)]
         said = (str(sale), sale.standing, list(map(brief, own)))
         own = [one for one in own if not self.is_applied_after_all(one)]
         signs = [(-1 if one["operation"] in ("redeem", "recover") else 1, one) for one in own]
@@ -235,6 +242,16 @@ class Ending:
                 *said,
                 brief(case),
             )
+
+    def refunds_of(self, sale: Sale) -> list[Row]:
+        names = ("original_terminal_id", "original_transaction_id", "original_line")
+        return [
+            one
+            for one in self.postings
+            if one["operation"] == "refund"
+            and one["entry"] in ("original", "reversal")
+            and tuple(one[name] for name in names) == sale.place
+        ]
 
     def is_applied_after_all(self, posting: Row) -> bool:
         """Tell whether an administrator posted a held line under HQ's own key, void or not."""

@@ -96,6 +96,7 @@ def a_grant(key: BusinessKey | None = None, amount_minor: int = 100, **more: Any
     values: dict[str, Any] = {
         "lock_id": a_uuid(),
         "key": key or a_key(),
+        "purpose": "redeem",
         "instrument_id": CARD_ID,
         "kind": "gift_card",
         "currency": "SEK",
@@ -116,6 +117,7 @@ def a_context(
     served_revisions: frozenset[int] = frozenset({1}),
     is_offline: bool = True,
     received_at: datetime = NOW,
+    batch_id: str = "B1",
 ) -> Context:
     return Context(
         received_at=received_at,
@@ -131,4 +133,5 @@ def a_context(
         keyring=KEYRING,
         actor="sync:test",
         is_offline=is_offline,
+        batch_id=batch_id,
     )

@@ -20,6 +20,7 @@ from hq_service.domain.model import Instrument
 from hq_service.domain.outcomes import Code, LineResult, Outcome
 from hq_service.domain.parameters import Parameters
 from tests.unit.builders import (
+    CARD_ID,
     KEYRING,
     NOW,
     YES,
@@ -34,6 +35,7 @@ from tests.unit.builders import (
 )
 
 GRANTED = a_lock(granted=True)
+VOIDED = {a_key(): LineResult(Outcome.APPLIED, (Code.VOIDED,))}
 
 
 def judged(line=None, instrument: Instrument | None = None, known=None, **context) -> Judgement:
@@ -110,7 +112,7 @@ def test_row_2_content_is_money_and_nothing_else(repeat) -> None:
 
 
 def test_row_4_a_line_that_was_voided_earlier_has_no_effect() -> None:
-    judgement = judged(instrument=a_card(lock=a_lock()), known=Known(voided={a_key()}))
+    judgement = judged(instrument=a_card(lock=a_lock()), known=Known(voided=VOIDED))
     assert (judgement.outcome, judgement.codes) == (Outcome.APPLIED, (Code.VOIDED,))
     assert not judgement.posts
     assert judgement.lock_effect is LockEffect.RELEASED
@@ -129,14 +131,14 @@ def test_row_7_a_line_in_another_currency_is_held_and_keeps_its_lock() -> None:
 
 def test_row_10_a_lock_spent_by_another_key_funds_no_second_line() -> None:
     lock = a_lock()
-    known = Known(consumed_locks={lock.lock_id: a_key("X0")})
+    known = Known(consumed_locks={(CARD_ID, lock.lock_id): a_key("X0")})
     judgement = judged(a_line(lock_id=lock.lock_id), a_card(), known)
     assert (judgement.outcome, judgement.codes) == (Outcome.HELD, (Code.LOCK_ALREADY_USED,))
 
 
 def test_row_10_counts_a_lock_that_only_the_grant_names() -> None:
     grant = a_grant()
-    known = Known(consumed_locks={grant.lock_id: a_key("X0")})
+    known = Known(consumed_locks={(CARD_ID, grant.lock_id): a_key("X0")})
     judgement = judged(a_line(grant=KEYRING.sign(grant)), a_card(), known)
     assert judgement.codes == (Code.LOCK_ALREADY_USED,)
 
@@ -178,7 +180,7 @@ def test_row_9_above_the_lock_the_rest_is_shortfall() -> None:
     ],
 )
 def test_row_11_a_gone_lock_is_funded_by_what_is_there(end: str, code: Code) -> None:
-    gone = GoneLock(a_uuid(), NOW, end, NOW + timedelta(hours=1), 1)
+    gone = GoneLock(a_uuid(), NOW, end, NOW + timedelta(hours=1), 1, "redeem", 100)
     known = Known(gone_locks={(a_card().instrument_id, "S001", "T01", "X1"): [gone]})
     judgement = judged(instrument=a_card(70), known=known)
     assert judgement.codes == (code,)
@@ -188,10 +190,10 @@ def test_row_11_a_gone_lock_is_funded_by_what_is_there(end: str, code: Code) -> 
 
 
 def test_row_11_a_gone_lock_that_another_line_spent_is_no_lock_any_more() -> None:
-    gone = GoneLock(a_uuid(), NOW, "released", None, None)
+    gone = GoneLock(a_uuid(), NOW, "released", None, None, "redeem", 100)
     known = Known(
         gone_locks={(a_card().instrument_id, "S001", "T01", "X1"): [gone]},
-        consumed_locks={gone.lock_id: a_key("X1", 2)},
+        consumed_locks={(CARD_ID, gone.lock_id): a_key("X1", 2)},
     )
     assert Code.NO_LOCK in judged(instrument=a_card(), known=known).codes
 
@@ -334,7 +336,7 @@ def test_online_only_the_own_lock_in_full_succeeds() -> None:
     [
         (a_line(amount_minor=101), a_card(100, lock=GRANTED), None, "insufficient_balance"),
         (a_line(), a_card(40, lock=GRANTED), None, "insufficient_balance"),
-        (a_line(), a_card(lock=GRANTED), Known(voided={a_key()}), "voided"),
+        (a_line(), a_card(lock=GRANTED), Known(voided=VOIDED), "voided"),
         (a_line(), None, None, "instrument_not_found"),
         (a_line(currency="EUR"), a_card(lock=GRANTED), None, "currency_mismatch"),
         (a_line(), a_card(status="blocked", lock=GRANTED), None, "instrument_blocked"),

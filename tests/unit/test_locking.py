@@ -32,6 +32,7 @@ def acquired(
     given: dict[str, Any] = {
         "is_voided": False,
         "is_concluded": False,
+        "is_holder_voided": False,
         "holder_last_seen_at": None,
         "terminal": TILL,
         "granting": YES,

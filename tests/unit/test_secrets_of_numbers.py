@@ -33,11 +33,26 @@ SECRET = bytes(range(32))
         ("1" * 33, None),
         ("6006_00000001", None),
         ("\uff16\uff10\uff10\uff16" * 3, None),
+        # Upper case makes other letters of them: SSSSSSSS, FIFIFIFI, IIIIIIII, SSSSSSSS, KKKKKKKK.
+        ("\u00df" * 4, None),
+        ("\ufb01" * 4, None),
+        ("\u0131" * 8, None),
+        ("\u017f" * 8, None),
+        ("\u212a" * 8, None),
+        ("6006 0000 0000 000\u00df", None),
         ("", None),
     ],
 )
 def test_numbers_are_normalised_or_refused(written: str, normalised: str | None) -> None:
     assert normalise(written) == normalised
+
+
+@given(st.text(max_size=40))
+def test_what_is_normalised_was_written_in_plain_letters_and_digits(written: str) -> None:
+    found = normalise(written)
+    if found is not None:
+        assert written.isascii()
+        assert written.replace(" ", "").replace("-", "").upper() == found
 
 
 def test_the_id_depends_on_secret_kind_and_number_and_on_nothing_else() -> None:
@@ -65,6 +80,17 @@ def test_a_made_number_is_the_same_each_time_and_another_for_every_key() -> None
         number_made_for(bytes(32), "credit_memo", a_key()),
     ]
     assert made not in others
+
+
+@pytest.mark.parametrize("word", ["card", "CARD", "memo", "sent", "9999", "from"])
+def test_a_word_of_four_letters_beside_a_number_shows_nothing_of_it(word: str) -> None:
+    for text in (
+        f"{word} 5VT3 SPKN 3ZPN A8WZ",
+        f"5VT3 SPKN 3ZPN A8WZ {word}",
+        f"the {word} {word} 5vt3 spkn 3zpn a8wz {word}, said she",
+    ):
+        masked = mask(text).upper()
+        assert not any(group in masked for group in ("5VT3", "SPKN", "3ZPN")), masked
 
 
 @pytest.mark.parametrize(

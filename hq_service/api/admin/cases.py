@@ -6,31 +6,28 @@ from collections.abc import Mapping
 from typing import Any
 from uuid import UUID
 
-from marshmallow import validate
-
 from hq_service.api import auth
+from hq_service.api.admin.stories import members, story_members
 from hq_service.api.blueprints import Blueprint, keyring
-from hq_service.api.schemas.cases import CaseSchema, CasesSchema, ResolutionSchema
-from hq_service.api.schemas.common import QueryInteger, StrictSchema, StrictText, StrictUuid
+from hq_service.api.schemas.cases import (
+    CasePageSchema,
+    CaseSchema,
+    CasesSchema,
+    CaseSummaryQuerySchema,
+    CaseSummarySchema,
+    ResolutionSchema,
+)
+from hq_service.api.schemas.queries import after_text
+from hq_service.api.schemas.stories import CaseStorySchema
 from hq_service.domain.actors import Role
-from hq_service.domain.reading import IDENTIFIER_PATTERN
-from hq_service.domain.resolving import Case, Resolution, possible_resolutions
-from hq_service.operations import cases
+from hq_service.domain.resolving import CaseFilter, CaseState, Resolution
+from hq_service.operations import cases, stories
 from hq_service.operations.clock import now
 
 blueprint = Blueprint("admin-cases", "Cases, for administrators")
 auth.protect(blueprint)
 
-PAGE_CASES_MAX = 200
 Answer = dict[str, Any]
-
-
-class CasePageSchema(StrictSchema):
-    """Which open cases."""
-
-    store_id = StrictText(load_default=None, validate=validate.Regexp(rf"^{IDENTIFIER_PATTERN}$"))
-    after = StrictUuid(load_default=None)
-    limit = QueryInteger(load_default=PAGE_CASES_MAX, validate=validate.Range(1, PAGE_CASES_MAX))
 
 
 @blueprint.route("/v1/admin/cases", methods=["GET"])
@@ -38,21 +35,39 @@ class CasePageSchema(StrictSchema):
 @blueprint.arguments(CasePageSchema, location="query")
 @blueprint.response(200, CasesSchema)
 def list_cases(page: Mapping[str, Any]) -> Answer:
-    """Tell the open cases, of one store or of all."""
-    found = cases.list_open(page["store_id"], after=page["after"], limit=page["limit"])
-    is_last = len(found) < page["limit"]
+    """Tell the cases, open ones unless others are asked for, the oldest first."""
+    wanted = dict(page)
+    after, limit = wanted.pop("after"), wanted.pop("limit")
+    wanted["state"] = CaseState(wanted["state"])
+    found = cases.list_cases(CaseFilter(**wanted), after=after, limit=limit + 1)
+    told = found[:limit]
+    last = told[-1] if len(found) > limit else None
     return {
-        "cases": [members(case) for case in found],
-        "next_after": None if is_last else found[-1].case_id,
+        "cases": [members(case) for case in told],
+        "next_after": after_text((last.opened_at, last.case_id) if last else None),
+    }
+
+
+@blueprint.route("/v1/admin/cases/summary", methods=["GET"])
+@auth.allow(Role.ADMIN, Role.AUDITOR)
+@blueprint.arguments(CaseSummaryQuerySchema, location="query")
+@blueprint.response(200, CaseSummarySchema)
+def summarise_cases(wanted: Mapping[str, Any]) -> Answer:
+    """Tell how many cases are open and what they are short of, by currency and by code."""
+    counts = cases.count_open(wanted["store_id"])
+    return {
+        "by_currency": [_count(one) for one in counts if one.code is None],
+        "by_code": [{**_count(one), "code": one.code} for one in counts if one.code is not None],
     }
 
 
 @blueprint.route("/v1/admin/cases/<uuid:case_id>", methods=["GET"])
 @auth.allow(Role.ADMIN, Role.AUDITOR)
-@blueprint.response(200, CaseSchema)
+@blueprint.response(200, CaseStorySchema)
 def show_case(case_id: UUID) -> Answer:
-    """Tell one case, and what can be done about it."""
-    return members(cases.show(case_id))
+    """Tell the whole story of a case, and what each resolution would post at this moment."""
+    at = now()
+    return story_members(stories.tell(case_id, auth.current_actor(), keyring(), at), at)
 
 
 @blueprint.route("/v1/admin/cases/<uuid:case_id>/resolutions", methods=["POST"])
@@ -72,12 +87,9 @@ def resolve_case(wish: Mapping[str, Any], case_id: UUID) -> Answer:
     return members(resolved)
 
 
-def members(case: Case) -> Answer:
-    """Return what an answer tells of a case."""
-    possible = (
-        possible_resolutions(case.outcome, case.operation, case.open_minor)
-        if case.resolved_at is None
-        else ()
-    )
-    told = {name: getattr(case, name) for name in Case.__slots__}
-    return {**told, "possible_resolutions": list(possible)}
+def _count(counted: cases.OpenCount) -> Answer:
+    return {
+        "currency": counted.currency,
+        "cases_count": counted.cases_count,
+        "open_minor": counted.open_minor,
+    }

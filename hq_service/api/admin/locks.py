@@ -1,4 +1,4 @@
-"""Stuck locks, for administrators."""
+"""Live locks, for administrators."""
 
 from __future__ import annotations
 
@@ -7,18 +7,47 @@ from typing import Any
 from uuid import UUID
 
 from hq_service.api import auth
-from hq_service.api.blueprints import Blueprint
-from hq_service.api.schemas.cases import HeldLockSchema, LockBreakSchema
+from hq_service.api.blueprints import Blueprint, keyring
+from hq_service.api.schemas.locks import (
+    HeldLockSchema,
+    HeldLocksSchema,
+    LockBreakSchema,
+    LockPageSchema,
+)
+from hq_service.api.schemas.queries import after_text
 from hq_service.api.selling import instrument_members
 from hq_service.domain.actors import Role
+from hq_service.domain.locking import LockFilter, LockState
 from hq_service.operations import breaks
 from hq_service.operations.breaks import HeldLock
 from hq_service.operations.clock import now
 
-blueprint = Blueprint("admin-locks", "Stuck locks, for administrators")
+blueprint = Blueprint("admin-locks", "Live locks, for administrators")
 auth.protect(blueprint)
 
 Answer = dict[str, Any]
+
+
+@blueprint.route("/v1/admin/locks", methods=["GET"])
+@auth.allow(Role.ADMIN, Role.AUDITOR)
+@blueprint.arguments(LockPageSchema, location="query")
+@blueprint.response(200, HeldLocksSchema)
+def list_locks(page: Mapping[str, Any]) -> Answer:
+    """Tell the live locks, the oldest first: who holds what, since when, at what risk."""
+    found, place = breaks.list_locks(
+        LockFilter(
+            page["store_id"],
+            page["terminal_id"],
+            page["kind"],
+            page["is_granted"],
+            page["locked_before"],
+        ),
+        LockState(page["state"]) if page["state"] else None,
+        after=page["after"],
+        limit=page["limit"],
+        now=now(),
+    )
+    return {"locks": [members(held) for held in found], "next_after": after_text(place)}
 
 
 @blueprint.route("/v1/admin/locks/<uuid:instrument_id>", methods=["GET"])
@@ -41,6 +70,7 @@ def break_lock(wish: Mapping[str, Any]) -> Answer:
         wish["accepted_exposure_minor"],
         wish["reason"],
         auth.current_actor(),
+        keyring(),
         now(),
     )
     return members(broken)

@@ -1,12 +1,8 @@
-"""What administrators send and get, and the parameters that tills read."""
+"""What administrators send and get."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
-from typing import Any
-
-from marshmallow import Schema, ValidationError, fields, validate
+from marshmallow import Schema, fields
 
 from hq_service.api.schemas.common import (
     InstrumentSchema,
@@ -16,36 +12,7 @@ from hq_service.api.schemas.common import (
     identifier,
     kind,
     number,
-    reason,
 )
-
-_PLAIN_NAME = re.compile(r"[a-z][a-z_]{0,63}")
-
-
-class ParametersSchema(Schema):
-    """The Commerce parameters at a revision."""
-
-    revision = fields.Integer(required=True)
-    parameters = fields.Dict(keys=fields.String(), values=fields.Raw(), required=True)
-
-
-def _have_plain_names(parameters: Mapping[str, Any]) -> None:
-    """Refuse what cannot be a parameter's name; whether it is one, the domain knows."""
-    wrong = [name for name in parameters if not _PLAIN_NAME.fullmatch(name)]
-    if wrong:
-        raise ValidationError({name: ["Is not the name of a parameter."] for name in wrong})
-
-
-class ParametersEditSchema(StrictSchema):
-    """A change of some parameters, with the reason for it."""
-
-    parameters = fields.Dict(
-        keys=fields.String(),
-        values=fields.Raw(allow_none=True),  # what each may be, the domain knows
-        required=True,
-        validate=[validate.Length(min=1), _have_plain_names],
-    )
-    reason = reason()
 
 
 class IssueRequestSchema(StrictSchema):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -13,8 +14,11 @@ from marshmallow import INCLUDE, RAISE, Schema, ValidationError, fields, validat
 from hq_service.domain.model import HQ, Kind
 from hq_service.domain.money import AMOUNT_MINOR_MAX, CURRENCY_EXPONENTS
 from hq_service.domain.numbers import mask
-from hq_service.domain.reading import IDENTIFIER_PATTERN, LINE_NUMBER_MAX
+from hq_service.domain.reading import IDENTIFIER_PATTERN, LINE_NUMBER_MAX, read_instant
+from hq_service.operations.clock import now
 
+NAME_LENGTH_MAX = 100
+PAGE_NAMES_MAX = 200
 REASON_LENGTH_MAX = 500
 
 _INTEGER = re.compile(r"-?[0-9]{1,19}")
@@ -49,6 +53,25 @@ class QueryInteger(fields.Integer):
         return super()._deserialize(value, attr, data, **keywords)
 
 
+class StrictBoolean(fields.Boolean):
+    """Yes or no, written as true or false: no text, no 1."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **keywords: Any) -> Any:
+        if not isinstance(value, bool):
+            raise ValidationError("Must be true or false.")
+        return super()._deserialize(value, attr, data, **keywords)
+
+
+class StrictInstant(fields.AwareDateTime):
+    """An instant with its zone, between 2000 and ten years ahead; as UTC inside."""
+
+    def _deserialize(self, value: Any, *_: Any, **__: Any) -> datetime:
+        instant = read_instant(value, now())
+        if instant is None:
+            raise ValidationError("Must be an instant with its zone: 2026-01-31T12:00:00Z.")
+        return instant
+
+
 class StrictText(fields.String):
     """A text without control characters, which no screen and no log should have to show."""
 
@@ -80,11 +103,39 @@ class StrictUuid(fields.UUID):
         return parsed
 
 
+class NamePageSchema(StrictSchema):
+    """One page of things in the order of their ids."""
+
+    after = StrictText(load_default="", validate=validate.Regexp(rf"^{IDENTIFIER_PATTERN}$"))
+    limit = QueryInteger(load_default=PAGE_NAMES_MAX, validate=validate.Range(1, PAGE_NAMES_MAX))
+
+
+def not_blank(value: str) -> None:
+    """Refuse a text of blanks only: it says nothing."""
+    if not value.strip():
+        raise ValidationError("Must not be blank.")
+
+
+def not_a_card_number(value: str) -> None:
+    """Refuse what may be a card number, or has one in it: ids and names are kept and shown."""
+    # One that is too long is refused anyway: not worth reading it.
+    if len(value) <= NAME_LENGTH_MAX and mask(value) != value:
+        raise ValidationError("looks like a card number")
+
+
 def identifier(**keywords: Any) -> StrictText:
     """Return a field for a name that a client chose: of a store, terminal, transaction, batch."""
     return StrictText(
         required=True, validate=validate.Regexp(rf"^{IDENTIFIER_PATTERN}$"), **keywords
     )
+
+
+def new_identifier(*more: Callable[[str], None]) -> StrictText:
+    """Return a field for an id that an administrator chooses: it stands for the thing for ever,
+    also in the audit, where no card number may be.
+    """
+    is_identifier = validate.Regexp(rf"^{IDENTIFIER_PATTERN}$")
+    return StrictText(required=True, validate=[is_identifier, not_a_card_number, *more])
 
 
 def own_store_id() -> StrictText:
@@ -96,8 +147,21 @@ def own_store_id() -> StrictText:
 
 
 def reason(*, required: bool = True) -> Reason:
-    """Return a field for why somebody did something."""
-    return Reason(required=required, validate=validate.Length(1, REASON_LENGTH_MAX))
+    """Return a field for why somebody did something: never empty, nor blank."""
+    return Reason(
+        required=required,
+        validate=[validate.Length(max=REASON_LENGTH_MAX), not_blank],
+        metadata={"minLength": 1},
+    )
+
+
+def display_name(*, required: bool = True) -> StrictText:
+    """Return a field for what people call a thing: never empty, nor blank, nor a card number."""
+    return StrictText(
+        required=required,
+        validate=[validate.Length(max=NAME_LENGTH_MAX), not_blank, not_a_card_number],
+        metadata={"minLength": 1},
+    )
 
 
 def amount_minor(*, required: bool = True) -> StrictInteger:

@@ -7,9 +7,11 @@ from typing import Any
 
 from marshmallow import Schema, ValidationError, fields, validate, validates_schema
 
+from hq_service.api.schemas import queries
 from hq_service.api.schemas.common import (
     BusinessKeySchema,
     InstrumentSchema,
+    QueryInteger,
     StrictInteger,
     StrictSchema,
     StrictText,
@@ -23,8 +25,13 @@ from hq_service.api.schemas.common import (
     reason,
 )
 from hq_service.domain.model import Operation, Purpose, TransactionStatus
-from hq_service.domain.reading import EXCHANGE_RATE_PATTERN, LINE_NUMBER_MAX
+from hq_service.domain.reading import (
+    EXCHANGE_RATE_PATTERN,
+    LINE_NUMBER_MAX,
+)
 from hq_service.operations.transactions import LINES_MAX
+
+PAGE_OWN_LOCKS_MAX = 200
 
 
 class BalanceInquirySchema(StrictSchema):
@@ -110,6 +117,34 @@ class LockSchema(Schema):
     offline = fields.Nested(OfflineSchema, required=True)
 
 
+class OwnLocksPageSchema(StrictSchema):
+    """Which of the terminal's own locks; all of them without a transaction."""
+
+    transaction_id = queries.name()
+    after = queries.After(load_default=None)
+    limit = QueryInteger(
+        load_default=PAGE_OWN_LOCKS_MAX, validate=validate.Range(1, PAGE_OWN_LOCKS_MAX)
+    )
+
+
+class OwnLockSchema(LockSchema):
+    """A lock that the terminal holds, with the business key that it was taken for."""
+
+    store_id = fields.String(required=True)
+    terminal_id = fields.String(required=True)
+    transaction_id = fields.String(required=True)
+    line = fields.Integer(required=True)
+
+
+class OwnLocksSchema(Schema):
+    """One page of the terminal's own locks, the oldest first; ``next_after`` asks for the page
+    behind it, null on the last.
+    """
+
+    locks = fields.List(fields.Nested(OwnLockSchema), required=True)
+    next_after = fields.String(required=True, allow_none=True)
+
+
 class ReleaseRequestSchema(BusinessKeySchema):
     """A lock given back unused."""
 
@@ -164,13 +199,19 @@ class OriginalSchema(BusinessKeySchema):
     """The line that a linked refund gives back."""
 
 
+def _is_above_zero(rate: str) -> None:
+    if rate[:1].isdigit() and not rate.strip("0."):
+        raise ValidationError("Must be above zero.")
+
+
 class TenderSchema(StrictSchema):
     """What the till took in another currency; stored as told, never recomputed."""
 
     amount_minor = amount_minor()
     currency = currency()
     exchange_rate = StrictText(
-        required=True, validate=validate.Regexp(rf"^{EXCHANGE_RATE_PATTERN}$")
+        required=True,
+        validate=[validate.Regexp(rf"^{EXCHANGE_RATE_PATTERN}$"), _is_above_zero],
     )
 
 

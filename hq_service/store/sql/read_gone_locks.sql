@@ -2,6 +2,7 @@
 -- afterwards all the same.
 SELECT gone.instrument_id, gone.store_id, gone.terminal_id, gone.transaction_id, gone.lock_id,
        gone.locked_at, gone.ended, gone.grant_until, gone.grant_revision,
+       gone.purpose, gone.amount_minor,
        spent.store_id, spent.terminal_id, spent.transaction_id, spent.line
   FROM lock_events AS gone
   JOIN unnest(%(buckets)s::int[], %(instrument_ids)s::uuid[], %(store_ids)s::text[],

@@ -3,7 +3,7 @@ SELECT held.store_id, held.terminal_id, held.transaction_id, held.line,
        held.operation, held.instrument_id, held.amount_minor, held.currency,
        held.original_store_id, held.original_terminal_id, held.original_transaction_id,
        held.original_line, held.codes, held.funded_minor, held.shortfall_minor,
-       held.balance_after_minor, held.remainder_id, held.case_id
+       held.balance_after_minor, held.remainder_id, 0, held.case_id
   FROM offline_lines AS held
   JOIN unnest(%(store_ids)s::text[], %(terminal_ids)s::text[], %(transaction_ids)s::text[],
               %(lines)s::int[]) AS wanted (store_id, terminal_id, transaction_id, line)

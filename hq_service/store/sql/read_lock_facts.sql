@@ -1,7 +1,8 @@
--- What else a lock request is decided by: the terminal, the holder's presence, the parameter
--- revision in force for the store, and what is known of the business key.
+-- What else a lock request is decided by: the terminal (retired if its store is), the holder's
+-- presence, the parameter revision in force for the store, what is known of the business key, and
+-- whether the holder's was voided.
 SELECT terminal.supports_offline,
-       terminal.retired_at IS NOT NULL,
+       coalesce(terminal.retired_at, store.retired_at) IS NOT NULL,
        presence.last_seen_at,
        presence.acknowledged_revision,
        (SELECT last_seen_at
@@ -19,8 +20,14 @@ SELECT terminal.supports_offline,
                  FROM postings
                 WHERE store_id = %(store_id)s AND terminal_id = %(terminal_id)s
                   AND transaction_id = %(transaction_id)s AND line = %(line)s
-                  AND entry = 'original')
+                  AND entry = 'original'),
+       EXISTS (SELECT 1
+                 FROM voids
+                WHERE store_id = %(holder_store_id)s AND terminal_id = %(holder_terminal_id)s
+                  AND transaction_id = %(holder_transaction_id)s AND line = %(holder_line)s)
   FROM terminals AS terminal
+  JOIN stores AS store
+    ON store.store_id = terminal.store_id
   LEFT JOIN terminal_presence AS presence
     ON presence.store_id = terminal.store_id
    AND presence.terminal_id = terminal.terminal_id

@@ -6,7 +6,9 @@ SELECT posting.store_id, posting.terminal_id, posting.transaction_id, posting.li
        posting.original_line, posting.codes, posting.funded_minor, posting.shortfall_minor,
        CASE WHEN remainder.version IS NULL THEN posting.balance_after_minor
             ELSE remainder.balance_after_minor END,
-       remainder.related_instrument_id
+       remainder.related_instrument_id,
+       CASE WHEN remainder.related_instrument_id IS NULL THEN coalesce(remainder.funded_minor, 0)
+            ELSE 0 END
   FROM postings AS posting
   JOIN unnest(%(store_ids)s::text[], %(terminal_ids)s::text[], %(transaction_ids)s::text[],
               %(lines)s::int[]) AS wanted (store_id, terminal_id, transaction_id, line)

@@ -1,5 +1,5 @@
 -- Held lines whose wait is over: their instrument is there and issued, or the line that they
--- refund was posted.
+-- refund was posted, takes money and was not voided.
 SELECT waiting.case_id, held.store_id, held.batch_id, held.position
   FROM cases AS waiting
   JOIN offline_lines AS held
@@ -16,6 +16,13 @@ SELECT waiting.case_id, held.store_id, held.batch_id, held.position
    AND original.transaction_id = held.original_transaction_id
    AND original.line = held.original_line
    AND original.entry = 'original'
+   AND original.operation IN ('redeem', 'cash_out')
+   AND NOT EXISTS (SELECT 1
+                     FROM voids
+                    WHERE voids.store_id = original.store_id
+                      AND voids.terminal_id = original.terminal_id
+                      AND voids.transaction_id = original.transaction_id
+                      AND voids.line = original.line)
  WHERE waiting.resolved_at IS NULL
    AND waiting.outcome = 'held'
    AND (('unknown_instrument' = ANY (waiting.codes) AND instrument.instrument_id IS NOT NULL)

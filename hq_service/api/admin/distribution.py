@@ -1,0 +1,177 @@
+"""Distribution schedules and their sessions, for administrators."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+from uuid import UUID
+
+from hq_service.api import auth
+from hq_service.api.blueprints import Blueprint, keyring
+from hq_service.api.distribution import members, page_members
+from hq_service.api.preconditions import etag, seen_version
+from hq_service.api.schemas.distribution import (
+    NewScheduleSchema,
+    RunNowSchema,
+    RunSchema,
+    ScheduleEditSchema,
+    SchedulePageSchema,
+    ScheduleSchema,
+    SchedulesSchema,
+    SessionChangeSchema,
+    SessionPageSchema,
+    SessionSchema,
+    SessionsSchema,
+)
+from hq_service.domain.actors import Role
+from hq_service.domain.distribution import Schedule, SessionFilter
+from hq_service.domain.errors import NotFound
+from hq_service.domain.reading import is_identifier
+from hq_service.operations import distribution, schedules
+from hq_service.operations.changes import Change
+from hq_service.operations.clock import now
+from hq_service.operations.schedules import NewSchedule
+
+blueprint = Blueprint("admin-distribution", "Distribution, for administrators")
+auth.protect(blueprint)
+
+Answer = dict[str, Any]
+AnswerWithTag = tuple[Answer, int, dict[str, str]]
+
+SCHEDULES = "/v1/admin/distribution-schedules"
+SESSIONS = "/v1/admin/distribution-sessions"
+
+
+@blueprint.route(SCHEDULES, methods=["GET"])
+@auth.allow(Role.ADMIN, Role.AUDITOR)
+@blueprint.arguments(SchedulePageSchema, location="query")
+@blueprint.response(200, SchedulesSchema)
+def list_schedules(page: Mapping[str, Any]) -> Answer:
+    """Tell the distribution schedules, by id."""
+    found = schedules.page(after=page["after"], limit=page["limit"])
+    is_last = len(found) < page["limit"]
+    return {
+        "schedules": [_schedule(one) for one in found],
+        "next_after": None if is_last else found[-1].schedule_id,
+    }
+
+
+@blueprint.route(SCHEDULES, methods=["POST"])
+@auth.allow(Role.ADMIN)
+@blueprint.arguments(NewScheduleSchema)
+@blueprint.response(201, ScheduleSchema)
+def create_schedule(wish: Mapping[str, Any]) -> AnswerWithTag:
+    """Create a distribution schedule, with a reason."""
+    made = schedules.create(
+        NewSchedule(
+            wish["schedule_id"],
+            wish["name"],
+            wish["job_ids"],
+            wish["is_active"],
+            wish.get("every_seconds"),
+            wish.get("cron"),
+        ),
+        _change(wish),
+    )
+    return _schedule(made), 201, etag(made.version)
+
+
+@blueprint.route(f"{SCHEDULES}/<schedule_id>", methods=["GET"])
+@auth.allow(Role.ADMIN, Role.AUDITOR)
+@blueprint.response(200, ScheduleSchema)
+def show_schedule(schedule_id: str) -> AnswerWithTag:
+    """Tell one distribution schedule; the ETag is for If-Match."""
+    _require_possible(schedule_id)
+    found = schedules.show(schedule_id)
+    return _schedule(found), 200, etag(found.version)
+
+
+@blueprint.route(f"{SCHEDULES}/<schedule_id>", methods=["PATCH"])
+@auth.allow(Role.ADMIN)
+@blueprint.arguments(ScheduleEditSchema)
+@blueprint.response(200, ScheduleSchema)
+def edit_schedule(wish: Mapping[str, Any], schedule_id: str) -> AnswerWithTag:
+    """Change a distribution schedule. Needs If-Match, and a reason."""
+    _require_possible(schedule_id)
+    changes = {name: value for name, value in wish.items() if name != "reason"}
+    seen = seen_version(lambda: schedules.show(schedule_id).version)
+    edited = schedules.edit(schedule_id, changes, seen, _change(wish))
+    return _schedule(edited), 200, etag(edited.version)
+
+
+@blueprint.route(f"{SCHEDULES}/<schedule_id>/runs", methods=["POST"])
+@auth.allow(Role.ADMIN)
+@blueprint.arguments(RunNowSchema)
+@blueprint.response(201, RunSchema)
+def run_now(wish: Mapping[str, Any], schedule_id: str) -> tuple[Answer, int]:
+    """Run now: make a session per job and store, of what is saved at this moment.
+
+    Each replaces the one of the same job and store that has not ended yet; one that carries just
+    the same is left as it is, and counted in ``kept_count``.
+    """
+    _require_possible(schedule_id)
+    run = distribution.run_now(schedule_id, wish["store_ids"], _change(wish))
+    told = {
+        "run_id": run.run_id,
+        "schedule_id": run.schedule_id,
+        "started_at": run.started_at,
+        "started_by": run.started_by,
+        "sessions_count": sum(run.counts.values()),
+        "counts": run.counts,
+        "kept_count": run.kept_count,
+    }
+    return told, 201
+
+
+@blueprint.route(SESSIONS, methods=["GET"])
+@auth.allow(Role.ADMIN, Role.AUDITOR)
+@blueprint.arguments(SessionPageSchema, location="query")
+@blueprint.response(200, SessionsSchema)
+def list_sessions(page: Mapping[str, Any]) -> Answer:
+    """Tell the download and upload sessions, the newest first; those without data if asked for."""
+    wanted = SessionFilter(**{name: page[name] for name in SessionFilter.__slots__})
+    found = distribution.list_sessions(wanted, after=page["after"], limit=page["limit"])
+    return page_members(found, page["limit"])
+
+
+@blueprint.route(f"{SESSIONS}/<uuid:session_id>", methods=["GET"])
+@auth.allow(Role.ADMIN, Role.AUDITOR)
+@blueprint.response(200, SessionSchema)
+def show_session(session_id: UUID) -> Answer:
+    """Tell one download or upload session."""
+    return members(distribution.show_session(session_id))
+
+
+@blueprint.route(f"{SESSIONS}/<uuid:session_id>/reruns", methods=["POST"])
+@auth.allow(Role.ADMIN)
+@blueprint.arguments(SessionChangeSchema)
+@blueprint.response(201, SessionSchema)
+def rerun_session(wish: Mapping[str, Any], session_id: UUID) -> tuple[Answer, int]:
+    """Rerun: a new session for the same job and store, made anew of what is saved."""
+    return members(distribution.rerun(session_id, _change(wish))), 201
+
+
+@blueprint.route(f"{SESSIONS}/<uuid:session_id>/cancellations", methods=["POST"])
+@auth.allow(Role.ADMIN)
+@blueprint.arguments(SessionChangeSchema)
+@blueprint.response(200, SessionSchema)
+def cancel_session(wish: Mapping[str, Any], session_id: UUID) -> Answer:
+    """Cancel: the package is not handed out any more.
+
+    If the store had fetched it and tells that it is applied, that is taken down all the same.
+    """
+    return members(distribution.cancel_session(session_id, _change(wish)))
+
+
+def _change(wish: Mapping[str, Any]) -> Change:
+    return Change(auth.current_actor(), wish["reason"], now(), keyring())
+
+
+def _require_possible(schedule_id: str) -> None:
+    """Refuse names that no schedule can have; the database would fail on a NUL."""
+    if not is_identifier(schedule_id):
+        raise NotFound(code="schedule_not_found")
+
+
+def _schedule(schedule: Schedule) -> Answer:
+    return {name: getattr(schedule, name) for name in Schedule.__slots__}
