@@ -38,8 +38,8 @@ format: bootstrap ## put the code into the one format, and mend what can be mend
 	$(PYTHON_IN_VENV) -m ruff format .
 
 # No address of an index and no local path may come into a lock: it must work for everybody.
-LOCK := uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header \
-	--no-annotate --python-version 3.11
+LOCK := uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate \
+	--python-version 3.11
 
 lock: ## refresh the hash locks after editing requirements/*.in (ARGS=--upgrade for newest versions)
 	@command -v uv >/dev/null || { echo "make lock needs uv: pipx install uv" >&2; exit 1; }

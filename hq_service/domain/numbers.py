@@ -27,10 +27,11 @@ _GENERATED_LENGTH = 16  # 80 bits: not to be guessed, short enough to be typed
 # What may be a card number, however it is spelled: eight digits or more, also far apart or in
 # groups of three and more (a date or a time of day is neither), and what looks like HQ's own.
 _MAYBE_NUMBERS = (
-    re.compile(r"(?<![0-9A-Za-z])\d(?: *\d){7,}"),
-    re.compile(r"\d{8,}"),
+    # First, or a long group would be hidden alone and the others stay.
     # Nothing is asked of what follows: that would try again from each of its groups.
     re.compile(r"(?<![0-9A-Za-z-])\d{3,}(?:[ -]{1,3}\d{3,})+"),
+    re.compile(r"(?<![0-9A-Za-z])\d(?: *\d){7,}"),
+    re.compile(r"\d{8,}"),
     re.compile(rf"(?<![0-9A-Za-z])[{_ALPHABET}]{{{_GENERATED_LENGTH}}}(?![0-9A-Za-z])"),
 )
 # In small letters or in fours it must have a digit, or else four short words would be one.
@@ -38,6 +39,12 @@ _MAYBE_FOURS = re.compile(
     # The same between all fours, or else every UUID would begin with one.
     rf"(?<![0-9A-Za-z-])(?=(?:[ -]?[A-Za-z]){{0,15}}[ -]?\d)"
     rf"{_FOUR}([ -]?){_FOUR}\1{_FOUR}\1{_FOUR}(?![0-9A-Za-z-])",
+    re.IGNORECASE,
+)
+# Ids are no secrets, and a line without its instrument's could not be followed up. One in twelve
+# has eight digits in a row; one without any letter is taken for a number in groups all the same.
+_UUID = re.compile(
+    r"(?<![0-9A-Za-z-])(?=[0-9-]*[a-f])[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}(?![0-9A-Za-z-])",
     re.IGNORECASE,
 )
 _NUMBER_MEMBER = re.compile(r'("number"\s*:\s*")((?:[^"\\]|\\.)*)')
@@ -106,7 +113,7 @@ def last4(normalised_number: str) -> str:
 
 
 def mask(text: str) -> str:
-    """Hide whatever may be a card number, but for its last four characters.
+    """Hide whatever may be a card number, but for its last four characters; UUIDs stay.
 
     Used on lines that could not be read, on names in the wrong place and on reasons.
     """
@@ -115,6 +122,14 @@ def mask(text: str) -> str:
         return f"***{found[-4:]}" if len(found) > 4 else "***"
 
     text = _NUMBER_MEMBER.sub(lambda match: match[1] + hide(match[2]), text)
+    masked, seen_up_to = [], 0
+    for found in _UUID.finditer(text):
+        masked += [_without_numbers(text[seen_up_to : found.start()]), found[0]]
+        seen_up_to = found.end()
+    return "".join([*masked, _without_numbers(text[seen_up_to:])])
+
+
+def _without_numbers(text: str) -> str:
     text = _hide_fours(text)  # first: the others would take a part of one
     for pattern in _MAYBE_NUMBERS:
         text = pattern.sub(_hide_number, text)

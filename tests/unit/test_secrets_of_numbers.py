@@ -102,10 +102,24 @@ def test_a_word_of_four_letters_beside_a_number_shows_nothing_of_it(word: str) -
         ('{"note":"6006 0000 0000 0001 paid"}', '{"note":"***0001 paid"}'),
         ('{"note":"Z9Y8X7W6V5T4S3R2"}', '{"note":"***S3R2"}'),
         ('{"amount_minor":1234567}', '{"amount_minor":1234567}'),
+        # A UUID is an id and no number, however many digits stand in a row in it.
+        ("0192F0AB-1234-7123-8123-123456789012 paid", "0192F0AB-1234-7123-8123-123456789012 paid"),
+        ("12345678-1234-1234-1234-123456789012", "***9012"),
+        ("60060000-0000-0001", "***0001"),
+        (
+            '{"number":"0192f0ab-1234-7123-8123-123456789012"}',
+            '{"number":"***9012"}',
+        ),
     ],
 )
 def test_whatever_may_be_a_card_number_is_masked(text: str, masked: str) -> None:
     assert mask(text) == masked
+
+
+@given(st.uuids().filter(lambda one: any(letter in "abcdef" for letter in str(one))))
+def test_an_instrument_id_in_a_line_that_is_kept_stays(instrument_id: UUID) -> None:
+    line = f'{{"instrument_id":"{instrument_id}","card":6006000000000001}}'
+    assert mask(line) == f'{{"instrument_id":"{instrument_id}","card":***0001}}'
 
 
 @given(st.text(alphabet="0123456789 ", min_size=8, max_size=40))
