@@ -16,10 +16,12 @@ import click
 
 from hq_service.domain.glossary import ENGLISH
 from hq_service.domain.model import Kind
+from hq_service.domain.numbers import mask
 from hq_service.domain.parameter_texts import label
 from hq_service.terminal import services
 from hq_service.terminal.client import Unreachable
-from hq_service.terminal.steps import (
+from hq_service.terminal.refusals import NotPossible, Refused
+from hq_service.terminal.scene import (
     ADMINISTRATOR,
     CREDIT_MEMOS_OFFLINE,
     GIFT_CARDS_OFFLINE,
@@ -31,6 +33,9 @@ from hq_service.terminal.steps import (
     TILL_B,
     Company,
     Scene,
+    Unexpected,
+)
+from hq_service.terminal.steps import (
     Step,
     another_memo,
     cannot_conclude_offline,
@@ -38,10 +43,12 @@ from hq_service.terminal.steps import (
     distributes,
     fetches_parameters,
     finds_balance,
+    has_concluded_offline,
     is_refused_the_lock,
     issues,
     locks,
     posts_batch,
+    posts_batch_unheard,
     posts_lines_again,
     posts_same_bytes,
     puts_parameters_back,
@@ -49,7 +56,6 @@ from hq_service.terminal.steps import (
     redeems_unheard,
     sets_parameters,
 )
-from hq_service.terminal.till import NotPossible
 
 KEY_VARIABLES = {
     ADMINISTRATOR: "HQ_ADMIN_KEY",
@@ -84,7 +90,8 @@ def _without_permission(kind: Kind, name: str) -> tuple[Step, ...]:
         posts_batch(
             TILL_A,
             outcome="applied",
-            what="posts the batch with the release",
+            what="posts the batch with the void",
+            codes=["voided"],
             funded_minor=0,
             balance_after_minor=None,
         ),
@@ -107,15 +114,9 @@ STORIES = (
             is_refused_the_lock(TILL_B, holder=TILL_A),
             concludes_offline(TILL_A, 120_00),
             is_refused_the_lock(TILL_B, holder=TILL_A, what="asks again; the card is still locked"),
-            posts_batch(
-                TILL_A,
-                outcome="applied",
-                what="posts the batch, now that till A is back",
-                funded_minor=120_00,
-                balance_after_minor=380_00,
-            ),
-            posts_same_bytes(funded_minor=120_00, balance_after_minor=380_00),
-            posts_lines_again(funded_minor=120_00, balance_after_minor=380_00),
+            posts_batch_unheard(TILL_A, funded_minor=120_00, balance_after_minor=380_00),
+            posts_same_bytes(TILL_A, funded_minor=120_00, balance_after_minor=380_00),
+            posts_lines_again(TILL_A, funded_minor=120_00, balance_after_minor=380_00),
             finds_balance(TILL_B, 380_00, what="asks for the balance: down once, and free"),
             locks(TILL_B, up_to_minor=380_00),
             redeems(TILL_B, 380_00, balance_minor=0),
@@ -133,17 +134,14 @@ STORIES = (
             is_refused_the_lock(TILL_B, holder=TILL_A),
             concludes_offline(TILL_A, 100_00),
             is_refused_the_lock(TILL_B, holder=TILL_A, what="asks again; the memo is still locked"),
-            posts_batch(
-                TILL_A,
-                outcome="applied",
-                what="posts the batch, now that till A is back",
-                funded_minor=100_00,
-                balance_after_minor=0,
-                remainder_id=another_memo,
+            posts_batch_unheard(
+                TILL_A, funded_minor=100_00, balance_after_minor=0, remainder_id=another_memo
             ),
-            posts_same_bytes(funded_minor=100_00, balance_after_minor=0, remainder_id=another_memo),
+            posts_same_bytes(
+                TILL_A, funded_minor=100_00, balance_after_minor=0, remainder_id=another_memo
+            ),
             posts_lines_again(
-                funded_minor=100_00, balance_after_minor=0, remainder_id=another_memo
+                TILL_A, funded_minor=100_00, balance_after_minor=0, remainder_id=another_memo
             ),
             finds_balance(TILL_B, 150_00, what="asks for the balance by the old number: the rest"),
             locks(TILL_B, up_to_minor=150_00),
@@ -160,7 +158,7 @@ STORIES = (
             issues(Kind.GIFT_CARD, 400_00),
             locks(TILL_A, up_to_minor=400_00, is_granted=True),
             redeems_unheard(TILL_A, 150_00, balance_minor=250_00),
-            concludes_offline(TILL_A, 150_00, what="takes it for an outage"),
+            has_concluded_offline(TILL_A, 150_00),
             posts_batch(
                 TILL_A,
                 outcome="duplicate",
@@ -224,7 +222,8 @@ def play(company: Company, stories: Sequence[Story] = STORIES) -> bool:
     try:
         for number, story in enumerate(stories, start=1):
             table.begin(f"{number}. {story.title}", story.about)
-            _play_story(story, Scene(company, f"demo-{company.run_id}-{number}"), table)
+            with Scene(company, f"demo-{company.run_id}-{number}") as scene:
+                _play_story(story, scene, table)
     finally:
         if company.parameters_before is not None:
             _play_afterwards(company, table)
@@ -242,8 +241,8 @@ def _play_story(story: Story, scene: Scene, table: _Table) -> None:
 
 def _play_afterwards(company: Company, table: _Table) -> None:
     # Performed before anything is printed: when printing is what failed, they still happen.
-    scene = Scene(company, f"demo-{company.run_id}-afterwards")
-    rows = [_perform(step, scene) for step in AFTERWARDS.steps]
+    with Scene(company, f"demo-{company.run_id}-afterwards") as scene:
+        rows = [_perform(step, scene) for step in AFTERWARDS.steps]
     table.begin(AFTERWARDS.title, AFTERWARDS.about)
     for row in rows:
         table.add(row)
@@ -258,20 +257,21 @@ class _Row:
     who: str
     what: str
     answered: str
-    faults: Sequence[str] = ()
+    said: Sequence[str]
+    faults: Sequence[str]
 
 
 def _perform(step: Step, scene: Scene) -> _Row:
     """Do one step, and compare what HQ answered with what it has to answer."""
+    answered = "-"
     try:
         answer = step.action(scene)
-    except (Unreachable, NotPossible) as error:
-        return _Row(step.who, step.what.format(instrument=scene.instrument), "-", [str(error)])
+        answered, faults = step.told(answer), step.faults(answer, scene)
+    except (Unreachable, NotPossible, Refused, Unexpected) as error:
+        faults = [mask(str(error))]
     # The instrument has its last four characters only now, if this step issued it.
     what = step.what.format(instrument=scene.instrument)
-    if answer is None:
-        return _Row(step.who, what, "(not asked)")
-    return _Row(step.who, what, step.told(answer), step.faults(answer, scene))
+    return _Row(step.who, what, answered, scene.take_what_was_said(), faults)
 
 
 class _Table:
@@ -295,6 +295,8 @@ class _Table:
         self._rows += 1
         self._off += bool(row.faults)
         self._print("OFF" if row.faults else "ok", row.who, row.what, row.answered)
+        for sentence in row.said:
+            click.echo(f"       > {sentence}")
         for fault in row.faults:
             click.echo(f"       ^ {fault}")
 

@@ -2,136 +2,41 @@
 
 from __future__ import annotations
 
-import hashlib
-import uuid
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
-from types import TracebackType
-from typing import Any, Self
 
 from hq_service.domain.model import Kind
 from hq_service.domain.money import display
 from hq_service.domain.numbers import last4, mask
-from hq_service.terminal.client import Answer, Client, encoded
-from hq_service.terminal.till import NotPossible, Till
+from hq_service.terminal.client import Answer, Unreachable
+from hq_service.terminal.downloads import do_sessions
+from hq_service.terminal.refusals import NotPossible, Refused
+from hq_service.terminal.sale import Receipt
+from hq_service.terminal.scene import (
+    ADMINISTRATOR,
+    CHANGED_PARAMETERS,
+    CREDIT_MEMOS_OFFLINE,
+    GIFT_CARDS_OFFLINE,
+    PARTIAL_USE,
+    STORE_ID,
+    SYNC_JOB,
+    TERMINAL_IDS,
+    Scene,
+    Unexpected,
+)
+from hq_service.terminal.setup import Setup
+from hq_service.terminal.store import TillStore
+from hq_service.terminal.sync import Stopped, upload
+from hq_service.terminal.terminal import utc_now
 
-ADMINISTRATOR = "administrator"
-SYNC_JOB = "sync job"
-TILL_A = "till A"
-TILL_B = "till B"
-
-STORE_ID = "S001"
-TERMINAL_IDS = {TILL_A: "T01", TILL_B: "T02"}
 CURRENCY = "SEK"
-
 RUN_NOW = "/v1/admin/distribution-schedules/commerce-configuration/runs"
-SESSIONS = "/v1/distribution-sessions"
 
-GIFT_CARDS_OFFLINE = "allow_concluding_gift_card_transactions_offline"
-CREDIT_MEMOS_OFFLINE = "allow_concluding_credit_memo_transactions_offline"
-PARTIAL_USE = "credit_memo_partial_use"
-CHANGED_PARAMETERS = (GIFT_CARDS_OFFLINE, CREDIT_MEMOS_OFFLINE, PARTIAL_USE)
-"""What the stories change, and what is put back afterwards."""
-
-_NAMES = {Kind.GIFT_CARD: "gift card", Kind.CREDIT_MEMO: "credit memo"}
-LONGEST_INSTRUMENT = "credit memo *0000"
 _SHOWN_LENGTH_MAX = 60
 
-
-class Company:
-    """Everybody who calls HQ in one run.
-
-    ``parameters`` is what HQ told the administrator last, ``parameters_before`` what the run
-    changes, as it was before it; None as long as nothing is changed.
-    """
-
-    def __init__(self, url: str, keys: Mapping[str, str]) -> None:
-        """Take the API keys by who uses them: ADMINISTRATOR, SYNC_JOB, TILL_A, TILL_B."""
-        self.run_id = uuid.uuid4().hex[:10]
-        self.parameters_before: Mapping[str, Any] | None = None
-        self.parameters = Answer(status=0)
-        self._clients = {who: Client(url, key) for who, key in keys.items()}
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        error_type: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        for client in self._clients.values():
-            client.close()
-
-    def client(self, who: str) -> Client:
-        """Return the client that somebody calls with."""
-        return self._clients[who]
-
-    def edit_parameters(self, changes: Mapping[str, Any]) -> Answer:
-        """Edit the Commerce parameters as they are now, and remember how they were at first."""
-        seen = self._read_parameters()
-        if seen.is_problem:
-            return seen
-        if self.parameters_before is None:
-            self.parameters_before = _changed_parameters(seen)
-        return self._save_parameters(changes, "demo", seen)
-
-    def put_parameters_back(self) -> Answer:
-        """Restore what `edit_parameters` found at first, unless that is what there is."""
-        seen = self._read_parameters()
-        before = self.parameters_before
-        if seen.is_problem or before is None or _changed_parameters(seen) == before:
-            return seen
-        return self._save_parameters(before, "the demo is over", seen)
-
-    def _read_parameters(self) -> Answer:
-        self.parameters = self.client(ADMINISTRATOR).get("/v1/admin/parameters")
-        return self.parameters
-
-    def _save_parameters(self, changes: Mapping[str, Any], reason: str, seen: Answer) -> Answer:
-        body = {"parameters": dict(changes), "reason": reason}
-        saved = self.client(ADMINISTRATOR).patch("/v1/admin/parameters", body, seen.etag)
-        self.parameters = saved
-        return saved
-
-
-def _changed_parameters(seen: Answer) -> dict[str, Any]:
-    return {name: seen.at(f"parameters.{name}") for name in CHANGED_PARAMETERS}
-
-
-@dataclass
-class Scene:
-    """What one story is about: its instrument, its tills, and what has come up so far."""
-
-    company: Company
-    name: str
-    tills: Mapping[str, Till] = field(init=False)
-    kind: Kind = Kind.GIFT_CARD
-    number: str = field(default="", repr=False)
-    instrument_id: str | None = None
-    batch: Mapping[str, Any] = field(default_factory=dict)
-    remainder_id: str | None = None
-
-    def __post_init__(self) -> None:
-        self.tills = {
-            who: Till(self.company.client(who), STORE_ID, terminal_id, self.name)
-            for who, terminal_id in TERMINAL_IDS.items()
-        }
-
-    @property
-    def instrument(self) -> str:
-        """Return the instrument as it may be shown."""
-        return f"{_NAMES[self.kind]} *{last4(self.number)}" if self.number else _NAMES[self.kind]
-
-    @property
-    def spendable_id(self) -> str | None:
-        """Return which instrument the number stands for now: a used memo's is its remainder."""
-        return self.remainder_id or self.instrument_id
-
-
 Action = Callable[[Scene], Answer | None]
-"""Does something; None when HQ is not asked."""
+"""Does something, and gives what HQ answered; None when HQ is not asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,15 +54,19 @@ class Step:
     expected: Mapping[str, object] = field(default_factory=dict)
     tell: Callable[[Answer], str] = lambda _answer: ""
 
-    def told(self, answer: Answer) -> str:
+    def told(self, answer: Answer | None) -> str:
         """Return the answer in few words."""
+        if answer is None:
+            return "-" if self.expected else "(not asked)"
         if not answer.is_problem:
             return f"{answer.status} {self.tell(answer)}"
         holder = answer.at("holder.terminal_id")
         return f"{answer.status} {answer.at('code')}" + (f" by {holder}" if holder else "")
 
-    def faults(self, answer: Answer, scene: Scene) -> list[str]:
+    def faults(self, answer: Answer | None, scene: Scene) -> list[str]:
         """Return what is not as expected, a sentence for each."""
+        if answer is None:
+            return ["HQ did not answer."] if self.expected else []
         wanted_status = self.expected.get("status")
         if answer.status != wanted_status:
             detail = mask(str(answer.at("detail") or answer.at("title") or ""))
@@ -226,7 +135,7 @@ def issues(kind: Kind, amount_minor: int) -> Step:
             "currency": CURRENCY,
             "amount_minor": amount_minor,
         }
-        answer = scene.company.client(ADMINISTRATOR).post("/v1/admin/instruments", wish)
+        answer = scene.company.administrator.post("/v1/admin/instruments", wish)
         scene.number = answer.at("number") or ""
         scene.instrument_id = answer.at("instrument.instrument_id")
         return answer
@@ -255,7 +164,7 @@ def runs_distribution() -> Step:
     return Step(
         ADMINISTRATOR,
         "runs the distribution schedule now",
-        lambda scene: scene.company.client(ADMINISTRATOR).post(RUN_NOW, body),
+        lambda scene: scene.company.administrator.post(RUN_NOW, body),
         {"status": 201},
         lambda answer: "sessions: " + _counted(answer.at("counts") or {}),
     )
@@ -264,27 +173,17 @@ def runs_distribution() -> Step:
 def applies_packages() -> Step:
     """The sync job fetches what there is for its store, applies it, and tells so."""
 
-    def apply(scene: Scene) -> Answer:
-        client = scene.company.client(SYNC_JOB)
-        answer = client.get(SESSIONS)
-        for session in () if answer.is_problem else answer.at("sessions"):
-            if session["direction"] != "download":
-                continue
-            path = f"{SESSIONS}/{session['session_id']}"
-            package = client.get(f"{path}/package")
-            if package.is_problem:
-                return package
-            checksum = hashlib.sha256(package.content).hexdigest()
-            told = {"status": "applied", "checksum_sha256": checksum}
-            answer = client.post(f"{path}/acknowledgements", told)
-            if answer.is_problem:
-                return answer
-        return answer
+    def apply(scene: Scene) -> None:
+        # Nothing of this job's tills is pending when a story begins.
+        done = do_sessions(scene.wire(SYNC_JOB), scene.directory, lambda: True)
+        failed = [f"The session {job} is {status}." for job, status in done if status != "applied"]
+        if failed:
+            raise Unexpected(" ".join(failed))
 
     return Step(
         SYNC_JOB,
         "fetches the packages and applies them",
-        apply,
+        _heard(SYNC_JOB, apply),
         {"status": 200},
         lambda answer: answer.at("status") or "nothing to do",
     )
@@ -304,11 +203,14 @@ def fetches_parameters(who: str) -> Step:
     def saved(path: str) -> Callable[[Scene], object]:
         return lambda scene: scene.company.parameters.at(path)
 
+    def fetch(scene: Scene) -> None:
+        scene.till(who).setup.fetch(scene.wire(who))
+
     paths = ["revision", *(f"parameters.{name}" for name in CHANGED_PARAMETERS)]
     return Step(
         who,
         "fetches the parameters, which acknowledges them",
-        lambda scene: scene.tills[who].fetch_parameters(),
+        _heard(who, fetch, is_first=True),  # before the register's record
         {"status": 200, **{path: saved(path) for path in paths}},
         _tell_parameters,
     )
@@ -328,15 +230,14 @@ def locks(who: str, *, up_to_minor: int, is_granted: bool | None = None) -> Step
     }
     if is_granted is not None:
         expected["offline.allowed"] = is_granted
-        expected["offline.grant"] = (
-            (lambda scene: scene.tills[who].grant or "a grant") if is_granted else None
-        )
+
+    def lock(scene: Scene) -> None:
+        added = scene.sale(who).redeem(scene.kind, scene.number)
+        if is_granted is not None and added.may_conclude_offline != is_granted:
+            raise Unexpected(f"The till may {'not ' * is_granted}conclude this sale offline.")
+
     return Step(
-        who,
-        "adds {instrument} to a sale and locks it",
-        lambda scene: scene.tills[who].lock(scene.kind, scene.number),
-        expected,
-        _tell_lock,
+        who, "adds {instrument} to a sale and locks it", _heard(who, lock), expected, _tell_lock
     )
 
 
@@ -345,7 +246,7 @@ def is_refused_the_lock(who: str, *, holder: str, what: str = "asks for the lock
     return Step(
         who,
         what,
-        lambda scene: scene.tills[who].lock(scene.kind, scene.number),
+        _heard(who, lambda scene: scene.sale(who).redeem(scene.kind, scene.number)),
         {
             "status": 423,
             "code": "instrument_locked",
@@ -360,20 +261,25 @@ def redeems(who: str, amount_minor: int, *, balance_minor: int) -> Step:
     return Step(
         who,
         f"redeems {display(amount_minor, CURRENCY)}, all that is left",
-        lambda scene: scene.tills[who].redeem(amount_minor),
+        _heard(who, lambda scene: _conclude(scene, who, amount_minor)),
         _redeemed(amount_minor, balance_minor),
-        lambda answer: f"balance {_money(answer, 'balance_after_minor')}",
+        lambda answer: f"balance {_money(answer, 'lines.0.balance_after_minor')}",
     )
 
 
 def redeems_unheard(who: str, amount_minor: int, *, balance_minor: int) -> Step:
-    """A till redeems online, and what HQ answers is lost: seen here, but not by the till."""
+    """A till concludes its sale online, and all that HQ answers is lost: seen here, not there."""
+
+    def redeem(scene: Scene) -> None:
+        scene.wire(who).loses_answers = True
+        _conclude(scene, who, amount_minor)
+
     return Step(
         who,
         f"redeems {display(amount_minor, CURRENCY)}, and the answer is lost",
-        lambda scene: scene.tills[who].redeem(amount_minor),
+        _heard(who, redeem, is_first=True),  # before the repetition
         _redeemed(amount_minor, balance_minor),
-        lambda answer: f"balance {_money(answer, 'balance_after_minor')} (never arrives)",
+        lambda answer: f"balance {_money(answer, 'lines.0.balance_after_minor')} (never arrives)",
     )
 
 
@@ -384,7 +290,7 @@ def finds_balance(
     return Step(
         who,
         what,
-        lambda scene: scene.tills[who].inquire_balance(scene.kind, scene.number),
+        _heard(who, lambda scene: scene.till(who).balance(scene.kind, scene.number)),
         {
             "status": 200,
             "balance_minor": balance_minor,
@@ -395,28 +301,78 @@ def finds_balance(
     )
 
 
+def _heard(who: str, do: Callable[[Scene], object], *, is_first: bool = False) -> Action:
+    """Let somebody do something; the step's answer is what HQ answered last, or first.
+
+    A refusal is an answer like any other, and compared with what the story says.
+    """
+
+    def action(scene: Scene) -> Answer | None:
+        answers = scene.wire(who).answers
+        answers.clear()
+        with suppress(Refused, Stopped):
+            do(scene)
+        return answers[0 if is_first else -1] if answers else None
+
+    return action
+
+
+def _conclude(scene: Scene, who: str, amount_minor: int) -> Receipt:
+    """Conclude the sale of a till, all of it with the one instrument that is in it."""
+    sale = scene.sale(who)
+    for line in sale.lines:
+        sale.set_amount(line.line, amount_minor)
+    return sale.conclude()
+
+
 # --- the tills, offline ---------------------------------------------------------------------------
 
 
-def concludes_offline(who: str, amount_minor: int, *, what: str = "loses connection") -> Step:
+def concludes_offline(who: str, amount_minor: int) -> Step:
     """A till goes on without HQ, under the grant that came with its lock."""
 
     def conclude(scene: Scene) -> None:
-        scene.tills[who].conclude_offline(amount_minor)
+        scene.wire(who).is_cut = True
+        _check_offline_receipt(_conclude(scene, who, amount_minor), amount_minor)
 
-    return Step(who, f"{what}; concludes {display(amount_minor, CURRENCY)} offline", conclude)
+    what = f"loses connection; concludes {display(amount_minor, CURRENCY)} offline"
+    return Step(who, what, _heard(who, conclude))
+
+
+def has_concluded_offline(who: str, amount_minor: int) -> Step:
+    """A till that was not answered took that for an outage, and went on without HQ."""
+
+    def show_receipt(scene: Scene) -> None:
+        _check_offline_receipt(scene.sale(who).conclude(), amount_minor)
+
+    what = f"takes it for an outage; concludes {display(amount_minor, CURRENCY)} offline"
+    return Step(who, what, _heard(who, show_receipt))
 
 
 def cannot_conclude_offline(who: str) -> Step:
     """A till without a grant takes the instrument out of its sale when the connection is lost."""
 
     def void_tender(scene: Scene) -> None:
-        till = scene.tills[who]
-        if till.grant is not None:
-            raise NotPossible("The till has a grant, so it could conclude the sale.")
-        till.void_tender_offline()
+        scene.wire(who).is_cut = True
+        sale = scene.sale(who)
+        try:
+            _conclude(scene, who, sale.lines[0].max_amount_minor)
+        except NotPossible as refused:
+            if [reason.code for reason in refused.reasons.values()] != ["parameter_is_no"]:
+                raise
+            for line, reason in refused.reasons.items():
+                scene.say(reason.sentence)
+                sale.remove(line)
+        else:
+            raise Unexpected("The till concluded the sale, and had no grant.")
+        sale.conclude()
 
-    return Step(who, "loses connection; has no grant: voids its tender", void_tender)
+    return Step(who, "loses connection; has no grant: voids its tender", _heard(who, void_tender))
+
+
+def _check_offline_receipt(receipt: Receipt, amount_minor: int) -> None:
+    if not receipt.is_offline or [line.amount_minor for line in receipt.lines] != [amount_minor]:
+        raise Unexpected("The till did not conclude the sale offline.")
 
 
 # --- the sync job ---------------------------------------------------------------------------------
@@ -424,44 +380,73 @@ def cannot_conclude_offline(who: str) -> Step:
 
 def posts_batch(who: str, *, outcome: str, what: str, **expected: object) -> Step:
     """The sync job posts what a till stored. Further expectations are of the line's result."""
-
-    def post(scene: Scene) -> Answer:
-        scene.batch = {
-            "store_id": STORE_ID,
-            "batch_id": f"{scene.name}-1",
-            "lines": scene.tills[who].take_unsent(),
-        }
-        answer = _post(scene, scene.batch)
-        scene.remainder_id = answer.at("results.0.remainder_id")
-        return answer
-
-    return Step(SYNC_JOB, what, post, _settled(201, outcome, expected), _tell_batch)
+    return Step(
+        SYNC_JOB,
+        what,
+        _heard(SYNC_JOB, lambda scene: _post(scene, scene.till(who).store)),
+        _settled(201, outcome, expected),
+        _tell_batch,
+    )
 
 
-def posts_same_bytes(**expected: object) -> Step:
-    """The sync job repeats itself, because it never heard an answer, say."""
+def posts_batch_unheard(who: str, **expected: object) -> Step:
+    """The sync job posts what a till stored, and the answer is lost: the till keeps everything."""
+
+    def post(scene: Scene) -> None:
+        scene.back_up(who)
+        wire, store = scene.wire(SYNC_JOB), scene.till(who).store
+        wire.loses_answers = True
+        with suppress(Unreachable):
+            _post(scene, store)
+        wire.loses_answers = False
+        if not store.journal():
+            raise Unexpected("The till purged what it does not know to have arrived.")
+        scene.remainder_id = wire.answers[-1].at("results.0.remainder_id")
+
+    return Step(
+        SYNC_JOB,
+        "posts the batch, now that till A is back",
+        _heard(SYNC_JOB, post),
+        _settled(201, "applied", expected),
+        lambda answer: f"{_tell_batch(answer)} (never arrives)",
+    )
+
+
+def posts_same_bytes(who: str, **expected: object) -> Step:
+    """The sync job repeats itself, because it never heard an answer; now the till may purge."""
+
+    def post(scene: Scene) -> None:
+        _post(scene, scene.till(who).store)
+        if scene.till(who).store.journal():
+            raise Unexpected("The till kept what HQ has acknowledged.")
+
     return Step(
         SYNC_JOB,
         "posts the same batch once more, byte for byte",
-        lambda scene: _post(scene, scene.batch),
+        _heard(SYNC_JOB, post),
         {**_settled(200, "applied", expected), "is_replay": True},
         _tell_batch,
     )
 
 
-def posts_lines_again(**expected: object) -> Step:
-    """The sync job sends the same lines as another batch, after it was restored, say."""
+def posts_lines_again(who: str, **expected: object) -> Step:
+    """The sync job sends the same lines as another batch: the till's backup was restored."""
+
+    def post(scene: Scene) -> None:
+        with TillStore(scene.backup_of(who)) as restored:
+            _post(scene, restored)
+
     return Step(
         SYNC_JOB,
-        "posts the same line in another batch",
-        lambda scene: _post(scene, {**scene.batch, "batch_id": f"{scene.name}-2"}),
+        "posts the same line in another batch, from a backup",
+        _heard(SYNC_JOB, post),
         _settled(201, "duplicate", {"original_outcome": "applied", **expected}),
         _tell_batch,
     )
 
 
-def _post(scene: Scene, batch: Mapping[str, Any]) -> Answer:
-    return scene.company.client(SYNC_JOB).post("/v1/offline-batches", encoded(batch))
+def _post(scene: Scene, store: TillStore) -> None:
+    upload(scene.wire(SYNC_JOB), store, Setup(store, utc_now), utc_now)
 
 
 # --- what is expected, and how it is told ---------------------------------------------------------
@@ -481,9 +466,9 @@ def _redeemed(amount_minor: int, balance_minor: int) -> dict[str, object]:
     return {
         "status": 201,
         "is_replay": False,
-        "amount_minor": amount_minor,
-        "balance_after_minor": balance_minor,
-        "remainder.instrument_id": None,
+        "lines.0.amount_minor": amount_minor,
+        "lines.0.balance_after_minor": balance_minor,
+        "lines.0.remainder": None,
     }
 
 

@@ -25,7 +25,8 @@ from hq_service.embedded_postgres.programs import BINARIES_VARIABLE
 from hq_service.terminal import demo
 from hq_service.terminal.client import Client, Unreachable
 from hq_service.terminal.demo import KEY_VARIABLES, STORIES
-from hq_service.terminal.steps import PARTIAL_USE, Company, Step
+from hq_service.terminal.scene import PARTIAL_USE, Company
+from hq_service.terminal.steps import Step
 
 READY_SECONDS_MAX = 60
 ROW = re.compile(r"  (ok|OFF) +(administrator|till [AB]|sync job) +(.+?)  +(\S.*)")
@@ -134,14 +135,20 @@ Played = subprocess.CompletedProcess[str]
 
 
 @pytest.fixture(scope="module")
-def twice(service: Service) -> tuple[Played, Played]:
+def temporary(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the demo has its tills' stores."""
+    return tmp_path_factory.mktemp("temporary")
+
+
+@pytest.fixture(scope="module")
+def twice(service: Service, temporary: Path) -> tuple[Played, Played]:
     """Two runs on one database; the second finds the service by its port.
 
     Behind a proxy to the world outside, which does not know this machine.
     """
     port = service.url.rpartition(":")[2]
-    environment = {"PORT": port, "HTTP_PROXY": "http://127.0.0.1:9"}
-    return service.play("--url", service.url), service.play(**environment)
+    environment = {"HTTP_PROXY": "http://127.0.0.1:9", "TMPDIR": str(temporary)}
+    return service.play("--url", service.url), service.play(PORT=port, **environment)
 
 
 def test_every_step_is_as_expected_as_often_as_it_is_played(
@@ -167,7 +174,7 @@ def test_the_rows_say_what_the_documents_say(twice: tuple[Played, Played]) -> No
         (
             "sync job",
             "posts the batch, now that till A is back",
-            "201 1 applied, balance 380.00 SEK",
+            "201 1 applied, balance 380.00 SEK (never arrives)",
         ),
         (
             "sync job",
@@ -176,7 +183,7 @@ def test_the_rows_say_what_the_documents_say(twice: tuple[Played, Played]) -> No
         ),
         (
             "sync job",
-            "posts the same line in another batch",
+            "posts the same line in another batch, from a backup",
             "201 1 duplicate, balance 380.00 SEK",
         ),
         (
@@ -199,6 +206,22 @@ def test_the_rows_say_what_the_documents_say(twice: tuple[Played, Played]) -> No
         ),
     ):
         assert row in told
+
+
+def test_what_the_tills_tell_their_cashiers_is_shown(twice: tuple[Played, Played]) -> None:
+    said = re.findall(r"^       > (.+)$", twice[0].stdout, re.MULTILINE)
+    goes_on = "The till switches to offline mode and the sale goes on."
+    assert said.count(f"The line to HQ is cut. {goes_on}") == 4
+    assert said.count(f"HQ's answer is lost. {goes_on}") == 1
+    for kind in ("gift card", "credit memo"):
+        [why] = [one for one in said if f"concluding {kind} transactions" in one]
+        assert "is No in the Commerce parameters" in why
+    assert len(said) == 7
+
+
+def test_nothing_of_the_tills_is_left_behind(twice: tuple[Played, Played], temporary: Path) -> None:
+    assert twice[1].returncode == 0
+    assert list(temporary.iterdir()) == []
 
 
 def test_the_parameters_are_put_back_also_when_a_step_is_off(service: Service) -> None:
