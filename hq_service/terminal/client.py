@@ -32,8 +32,9 @@ class Answer:
     """What the service answered, an error included.
 
     ``body`` is empty when it is not a JSON object, ``content`` are the bytes that came;
-    ``is_replay`` when the service says that it told the same before. The ``*_seconds`` are what
-    the headers Retry-After and Cache-Control (max-age) say, None where they say nothing.
+    ``is_replay`` when the service says that it told the same before. ``retry_after_seconds`` and
+    ``max_age_seconds`` are what the headers Retry-After and Cache-Control say, None where they say
+    nothing; ``seconds`` is how long the answer took.
     """
 
     status: int
@@ -43,6 +44,7 @@ class Answer:
     content: bytes = field(default=b"", repr=False)
     retry_after_seconds: int | None = None
     max_age_seconds: int | None = None
+    seconds: float = 0.0
 
     @property
     def is_problem(self) -> bool:
@@ -160,6 +162,7 @@ class Client:
             response.content,
             _whole_number(response.headers.get("Retry-After")),
             _max_age(response.headers.get("Cache-Control")),
+            response.elapsed.total_seconds(),
         )
 
     def _sentence(self, error: Exception) -> str:

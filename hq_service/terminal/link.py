@@ -3,7 +3,8 @@
 Source: document "POS offline functionality". A data request that fails within the time-out interval
 of the offline profile switches the till to offline, also in the middle of a sale; it tries to
 connect again after the reconnection attempt interval, and only at the beginning of a transaction.
-Operation 917 (Database connection status) switches by hand.
+Operation 917 (Database connection status) switches by hand. With advanced offline switching slow
+answers and the health check switch, too (`health`).
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any
 
 from hq_service.domain.connection import SyncStatus, ToldState
 from hq_service.domain.glossary import ENGLISH, Term, text
-from hq_service.terminal import heartbeat
+from hq_service.terminal import health, heartbeat
 from hq_service.terminal.client import Answer, Client, Unreachable
 from hq_service.terminal.setup import Setup
 from hq_service.terminal.store import TillStore
@@ -99,7 +100,11 @@ class Asked:
 
 
 class Link:
-    """The connection of one till. Its state is kept in the store, so a restart changes nothing."""
+    """The connection of one till. Its state is kept in the store, so a restart changes nothing.
+
+    Two threads use it: the one that sells, and the one that synchronises. What somebody switched
+    by hand is switched back by hand only, whatever the other thread is about to do.
+    """
 
     def __init__(
         self,
@@ -178,6 +183,7 @@ class Link:
                 reason = str(error)
                 continue
             if answer.is_from_hq and not answer.is_transient:
+                self._mind_slowness(answer, transaction_id)
                 return Asked(answer, is_doubtful=attempt > 0)
             reason = answer.sentence if answer.is_from_hq else _not_hq(self.client, answer)
             if answer.retry_after_seconds and attempt < profile["retry_count_to_offline"]:
@@ -193,11 +199,30 @@ class Link:
         reconnects_at = self._reconnects_at()
         if reconnects_at is None or self._clock() < reconnects_at:
             return False
-        return self._reconnect()
+        return self._reconnect(self.client)
+
+    def check_health(self, client: Client) -> bool:
+        """Ask whether HQ is well, and switch accordingly; return whether the till came back.
+
+        It comes back at once, but not in the middle of a sale: then at the beginning of the next
+        one, whether or not the reconnection attempt interval is over by then.
+        """
+        if self.is_disconnected_by_hand:
+            return False
+        complaint = health.complaint(client, self._setup.profile)
+        sale = self._store.unfinished_sale()
+        if complaint and self.is_online:
+            self._go_offline(complaint, sale.transaction_id if sale is not None else None)
+        if complaint or self.is_online or self.is_disconnected_by_hand:
+            return False
+        if sale is None:
+            return self._reconnect(client)
+        self._try_again_at_the_next_sale()
+        return False
 
     def disconnect(self) -> None:
         """Switch to offline by hand; stays until `connect`."""
-        self._keep(ToldState.OFFLINE, is_manual=True, reason="switched by hand")
+        self._keep(ToldState.OFFLINE, "switched by hand", by_hand=True, is_manual=True)
 
     def connect(self) -> bool:
         """Switch to online by hand; return whether HQ answered. If not, the till stays offline,
@@ -205,7 +230,7 @@ class Link:
         """
         if self.is_online:
             return True
-        return self._reconnect()
+        return self._reconnect(self.client, by_hand=True)
 
     def go_offline_between_sales(self, reason: str) -> None:
         """Switch to offline when no sale is under way."""
@@ -214,33 +239,52 @@ class Link:
     def _send(self, method: str, path: str, body: Mapping[str, Any] | None) -> Answer:
         return self.client.get(path) if method == "GET" else self.client.post(path, body or {})
 
+    def _mind_slowness(self, answer: Answer, transaction_id: str | None) -> None:
+        slowness = health.slowness(answer, self._setup.profile)
+        if slowness is not None:
+            self._go_offline(slowness, transaction_id)
+
     def _go_offline(self, reason: str, transaction_id: str | None) -> None:
+        if not self.is_online:
+            return  # the other thread was first, and the cashier was warned
         if self._on_warning is not None and self._setup.profile["prompt_on_seamless_offline"]:
             goes_on = " and the sale goes on" if transaction_id else ""
             offline = text(Term.OFFLINE_MODE, ENGLISH)
             sentence = f"{reason} The till switches to {offline}{goes_on}."
             self._on_warning(SwitchWarning(sentence, transaction_id))
-        self._keep(ToldState.OFFLINE, is_manual=False, reason=reason)
+        self._keep(ToldState.OFFLINE, reason)
 
-    def _reconnect(self) -> bool:
-        now = self._clock()
-        self.client.wait_at_most(self._setup.profile["time_out_interval_seconds"])
+    def _reconnect(self, client: Client, *, by_hand: bool = False) -> bool:
+        now, profile = self._clock(), self._setup.profile
+        client.wait_at_most(profile["time_out_interval_seconds"])
         told = heartbeat.heartbeat_of(self._store, self._setup, ToldState.ONLINE, now)
         try:
-            answer = self.client.post(heartbeat.PATH, told)
-            reason = "" if answer.is_from_hq else _not_hq(self.client, answer)
-            if answer.is_transient:
+            answer = client.post(heartbeat.PATH, told)
+            reason = health.slowness(answer, profile)
+            if not answer.is_from_hq:
+                reason = _not_hq(client, answer)
+            elif answer.is_transient:
                 reason = answer.sentence
         except Unreachable as error:
             reason = str(error)
-        if reason:
-            self._keep(ToldState.OFFLINE, is_manual=False, reason=reason)
+        if reason is not None:
+            self._keep(ToldState.OFFLINE, reason, by_hand=by_hand)
             return False
-        self._keep(ToldState.ONLINE, is_manual=False, reason=None)
+        if not self._keep(ToldState.ONLINE, None, by_hand=by_hand):
+            return False
         heartbeat.acknowledge(self._store, answer, now)
         if not answer.is_problem and heartbeat.wants_setup(answer, self._setup):
             self._store.set_fact("parameters_fresh_until", "")
         return True
+
+    def _try_again_at_the_next_sale(self) -> None:
+        with self._store.writing():
+            kept = self._kept
+            interval = timedelta(
+                seconds=self._setup.profile["reconnection_attempt_interval_seconds"]
+            )
+            tried_at = (self._clock() - interval).isoformat()
+            self._store.set_fact("connection", {**kept, "tried_at": tried_at})
 
     def _reconnects_at(self) -> datetime | None:
         kept = self._kept
@@ -263,19 +307,30 @@ class Link:
         }
         return self._store.fact("connection") or born
 
-    def _keep(self, state: ToldState, *, is_manual: bool, reason: str | None) -> None:
-        now, kept = self._clock().isoformat(), self._kept
-        since = kept["since"] if kept["state"] == state else None
-        self._store.set_fact(
-            "connection",
-            {
+    def _keep(
+        self,
+        state: ToldState,
+        reason: str | None,
+        *,
+        by_hand: bool = False,
+        is_manual: bool = False,
+    ) -> bool:
+        """Keep a state; return False if it is not for this switch to change, but for a hand's."""
+        with self._store.writing():
+            kept = self._kept
+            if kept["is_manual"] and not by_hand:
+                return False
+            now = self._clock().isoformat()
+            since = kept["since"] if kept["state"] == state else None
+            switched = {
                 "state": state,
                 "since": since or now,
                 "is_manual": is_manual,
                 "reason": reason,
                 "tried_at": now,
-            },
-        )
+            }
+            self._store.set_fact("connection", switched)
+        return True
 
 
 def _not_hq(client: Client, answer: Answer) -> str:

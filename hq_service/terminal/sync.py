@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from hq_service.domain.connection import MESSAGE_LENGTH_MAX, SyncStatus, ToldState
-from hq_service.terminal import heartbeat
+from hq_service.terminal import health, heartbeat
 from hq_service.terminal.client import ANSWER_SECONDS_MAX, Answer, Client, Unreachable
 from hq_service.terminal.refusals import Refused
 from hq_service.terminal.setup import Setup
@@ -217,7 +217,8 @@ class Synchroniser:
         ...
 
     While the till is offline it sends heartbeats and uploads nothing; after a switch by hand it
-    sends nothing at all. ``client`` is one of its own, so that it never slows down a sale.
+    sends nothing at all. With advanced offline switching it looks after HQ's health. ``client`` is
+    one of its own, so that it never slows down a sale.
     """
 
     def __init__(
@@ -264,9 +265,12 @@ class Synchroniser:
         """Do what the till has to do by now; return after how many seconds there is more."""
         if self._terminal.link.is_disconnected_by_hand:
             return BACK_OFF_SECONDS_MAX
+        names = ["heartbeat"]
+        if health.is_looked_after(self._terminal.setup.profile):
+            self._try("health", self._check_health)
+            names.append("health")
         self._client.wait_at_most(ANSWER_SECONDS_MAX)
         self._try("heartbeat", self._beat)
-        names = ["heartbeat"]
         if self._terminal.link.is_online and not self.stopped_because:
             self._try("upload", self._upload)
             names.append("upload")
@@ -288,6 +292,11 @@ class Synchroniser:
             self._put_off(name, BACK_OFF_SECONDS_MAX)
         except Stopped as error:
             self.stopped_because = str(error)
+
+    def _check_health(self) -> None:
+        self._terminal.check_health(self._client)
+        minutes = self._terminal.setup.profile["system_health_check_interval_minutes"]
+        self._put_off("health", minutes * 60)
 
     def _beat(self) -> None:
         till = self._terminal

@@ -32,7 +32,8 @@ def utc_now() -> datetime:
 class Terminal:
     """One register, while it runs. Its store is opened for it alone.
 
-    ``on_warning`` is called before the till switches to offline, if the offline profile says so.
+    ``on_warning`` is called before the till switches to offline, if the offline profile says so;
+    with advanced offline switching also by the thread of the `Synchroniser`.
     ``client`` replaces the connection to ``url``, for tests and simulations.
 
     Raises:  StoreRefused when the store is another till's, in use, or not readable.
@@ -164,6 +165,14 @@ class Terminal:
         if self.link.connect():
             self._tell_listeners()
         return self.link.status()
+
+    def check_health(self, client: Client) -> None:
+        """Ask whether HQ is well, and switch to offline or back: advanced offline switching.
+
+        For a thread beside the sales, with a client of its own; a `Synchroniser` does it.
+        """
+        if self.link.check_health(client):
+            self._tell_listeners()
 
     def when_connected(self, listener: Callable[[], None]) -> None:
         """Call somebody whenever the till has come back to HQ."""

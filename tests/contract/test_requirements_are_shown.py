@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from hq_service.domain.offline_profiles import DEFINITION_BY_NAME
+
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = (ROOT / "docs" / "requirements.md").read_text(encoding="utf-8")
 NAMED = sorted(set(re.findall(r"`(tests/[a-z_/]+\.py)::(test_\w+)`", TEXT)))
-ROWS = re.findall(r"^\| ([SP]\d+) \| (.+) \|$", TEXT, re.MULTILINE)
+ROWS = re.findall(r"^\| ([SPF]\d+) \| (.+) \|$", TEXT, re.MULTILINE)
 
 
 @pytest.mark.parametrize(("path", "name"), NAMED, ids=lambda value: str(value).rsplit("/", 1)[-1])
@@ -27,8 +29,13 @@ def test_every_sentence_has_a_behaviour_a_place_and_a_test() -> None:
         assert re.fullmatch(r"`tests/\S+::test_\w+`(, `tests/\S+::test_\w+`)*", shown), number
 
 
-def test_the_sentences_of_both_documents_are_numbered_without_gaps() -> None:
-    for letter in "SP":
+def test_sentences_and_fields_are_numbered_without_gaps() -> None:
+    for letter in "SPF":
         numbers = [int(number[1:]) for number, _ in ROWS if number.startswith(letter)]
         assert numbers == list(range(1, len(numbers) + 1))
         assert len(numbers) >= 10
+
+
+def test_every_field_of_the_offline_profile_has_a_row() -> None:
+    rows = [row.split(" | ")[2].strip("`") for number, row in ROWS if number.startswith("F")]
+    assert sorted(rows) == sorted(DEFINITION_BY_NAME)

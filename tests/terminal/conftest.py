@@ -9,13 +9,16 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Server
+from tests.faults.service import environment, run_hq
 from tests.support import Hq, served
 from tests.terminal.shop import Shop
 
 
 @pytest.fixture(scope="session")
 def database_url(server: Server, template: str) -> str:
-    return server.create_database(f"hq_tills_{uuid.uuid4().hex[:8]}", template)
+    url = server.create_database(f"hq_tills_{uuid.uuid4().hex[:8]}", template)
+    run_hq(environment(url), "db", "init")  # without it the service is never ready
+    return url
 
 
 @pytest.fixture(scope="session")

@@ -181,6 +181,20 @@ def test_a_till_that_comes_back_uploads_at_once(shop: Shop) -> None:
         wait_until(lambda: till.journal == [], "upload")
 
 
+def test_transactions_are_uploaded_at_the_interval_of_the_offline_profile(shop: Shop) -> None:
+    till = shop.till(transaction_upload_interval_seconds=40)
+    cards = [shop.card(100_00) for _ in range(3)]
+    with synchroniser_of(shop, till) as (synchroniser, line):
+        till.terminal._listeners.clear()  # who comes back uploads at once, and nobody has told
+        for card, seconds, expected in zip(cards, (0, 39, 2), (1, 1, 2), strict=True):
+            sell_offline(till, card)
+            till.clock.go_on(seconds=seconds)
+            synchroniser.do_what_is_due()
+            assert len(line.posted_to("/v1/offline-batches")) == expected
+    assert till.journal == []
+    assert [shop.hq.balance(card) for card in cards] == [90_00] * 3
+
+
 def test_an_offline_till_sends_heartbeats_and_uploads_nothing(shop: Shop) -> None:
     till, card = shop.till(), shop.card(100_00)
     sale = till.terminal.begin_sale()
