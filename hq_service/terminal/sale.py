@@ -57,7 +57,9 @@ class Added:
 class ReceiptLine:
     """A concluded line; the balance is not known offline.
 
-    ``remainder_number`` is what is left of a used credit memo, to be printed.
+    ``remainder_number`` is what is left of a used credit memo, ``made_number`` what HQ made for an
+    issue: both to be printed, and kept nowhere. HQ tells the first again whenever the receipt is
+    asked for again, the second only as long as the sale is not concluded.
     """
 
     line: int
@@ -67,6 +69,7 @@ class ReceiptLine:
     currency: str
     balance_after_minor: int | None = None
     remainder_number: str | None = field(default=None, repr=False)
+    made_number: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,7 +274,8 @@ class Sale:
         """Conclude the sale: with HQ, or without it what was locked with the right to do so.
 
         When the connection is lost meanwhile, the till goes offline after a warning and concludes
-        there what it may. Of a sale that is concluded already it is the receipt again.
+        there what it may. Of a sale that is concluded already it is the receipt again, with what
+        HQ tells by now.
 
         Raises:  NotPossible with the reason for each line that stands in the way; Refused with the
                  code of each refused line. The sale is open then: remove those lines, or void it.
@@ -365,10 +369,18 @@ class Sale:
     def _ask_again(self) -> Answer | None:
         """Ask for the first answer again, which alone tells the number of a remainder."""
         lines = self._with(LineState.CONCLUDED)
-        if self.state is SaleState.CONCLUDED_OFFLINE or not lines:
+        if not lines or (self.state is SaleState.CONCLUDED_OFFLINE and not self._is_settled(lines)):
             return None
         answer = self._counter.link.ask("POST", "/v1/transactions", self._body(lines)).answer
         return answer if answer is not None and not answer.is_problem else None
+
+    def _is_settled(self, lines: Sequence[StoredLine]) -> bool:
+        """Tell whether HQ has every line, so that asking for its answer can have no effect."""
+        path = "/v1/transactions/{store_id}/{terminal_id}/{transaction_id}".format(**self._name())
+        answer = self._counter.link.ask("GET", path).answer
+        known = (answer.at("lines") if answer is not None else None) or ()
+        applied = {one["line"] for one in known if one["outcome"] == "applied"}
+        return applied >= {line.line for line in lines}
 
     def _receipt(self, answer: Answer | None) -> Receipt:
         assert self._sale.ended_at is not None
@@ -378,17 +390,21 @@ class Sale:
             self.state is SaleState.CONCLUDED_OFFLINE,
             self._sale.ended_at,
             tuple(
-                ReceiptLine(
-                    line.line,
-                    line.operation,
-                    line.number_last4,
-                    line.amount_minor or 0,
-                    line.currency or "",
-                    line.balance_after_minor,
-                    (told.get(line.line, {}).get("remainder") or {}).get("number"),
-                )
+                self._receipt_line(line, told.get(line.line, {}))
                 for line in self._with(LineState.CONCLUDED)
             ),
+        )
+
+    def _receipt_line(self, line: StoredLine, told: Mapping[str, Any]) -> ReceiptLine:
+        return ReceiptLine(
+            line.line,
+            line.operation,
+            line.number_last4,
+            line.amount_minor or 0,
+            line.currency or "",
+            told.get("balance_after_minor", line.balance_after_minor),
+            (told.get("remainder") or {}).get("number"),
+            self._made_numbers.get(line.line),
         )
 
     # --- voiding --------------------------------------------------------------------------------

@@ -162,6 +162,66 @@ def test_a_lock_whose_answer_the_till_did_not_live_to_hear_is_found_at_hq(shop: 
     assert till.terminal.balance("gift_card", issued.made_number or "")["balance_minor"] == 20_00
 
 
+def test_the_number_of_an_unconcluded_issue_is_told_again_after_a_restart(shop: Shop) -> None:
+    till = shop.till()
+    issued = till.terminal.begin_sale().issue("gift_card", 20_00, "SEK")
+    assert issued.made_number is not None
+    till = shop.restart(till)
+    resumed = till.terminal.resume()
+    assert resumed is not None
+    [line] = resumed.conclude().lines
+    assert line.made_number == issued.made_number
+    kept = b"".join(path.read_bytes() for path in till.directory.iterdir())
+    assert issued.made_number.encode() not in kept
+
+
+def test_an_issue_whose_number_was_never_printed_is_voided_and_nothing_is_lost(shop: Shop) -> None:
+    till = shop.till()
+    sale = till.terminal.begin_sale()
+    issued = sale.issue("gift_card", 20_00, "SEK")
+    sale.conclude()
+    till = shop.restart(till)
+    found = till.terminal.find_sale(sale.transaction_id)
+    assert found is not None
+    [line] = found.conclude().lines
+    assert line.made_number is None  # HQ tells it no more
+    found.void()
+    assert till.terminal.balance("gift_card", issued.made_number or "")["balance_minor"] == 0
+    again = till.terminal.begin_sale()
+    other = again.issue("gift_card", 20_00, "SEK")
+    again.conclude()
+    assert other.made_number != issued.made_number
+    assert till.terminal.balance("gift_card", other.made_number or "")["balance_minor"] == 20_00
+
+
+def test_the_number_of_a_remainder_is_told_again_after_a_restart_online_and_offline(
+    shop: Shop,
+) -> None:
+    till, memos = shop.till(), [shop.card(100_00, "credit_memo") for _ in range(2)]
+    sales = []
+    for memo, is_cut_off in zip(memos, (False, True), strict=True):
+        sale = till.terminal.begin_sale()
+        sale.redeem("credit_memo", memo.number, 60_00)
+        till.line.always = Fate.REQUEST_LOST if is_cut_off else Fate.DELIVERED
+        sales.append((sale.transaction_id, sale.conclude().is_offline))
+    assert [is_offline for _, is_offline in sales] == [False, True]
+    till = shop.restart(till)
+    assert till.terminal.connect().is_online
+    online, offline = (till.terminal.find_sale(name) for name, _ in sales)
+    assert online is not None
+    assert offline is not None
+    assert offline.conclude().is_offline
+    assert offline.conclude().lines[0].remainder_number is None
+    assert shop.hq.balance(memos[1]) == 100_00  # HQ was asked, and nothing more
+    upload(till.line, till.terminal.store, till.terminal.setup, till.terminal.clock)
+    for sale in (online, offline):
+        [line] = sale.conclude().lines
+        assert line.balance_after_minor == 0
+        number = line.remainder_number or ""
+        assert till.terminal.balance("credit_memo", number)["balance_minor"] == 40_00
+    assert shop.cases() == []
+
+
 def test_a_sale_that_was_being_concluded_is_repeated_exactly(shop: Shop) -> None:
     till, memo = shop.till(), shop.card(100_00, "credit_memo")
     sale = till.terminal.begin_sale()
