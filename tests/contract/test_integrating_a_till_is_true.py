@@ -4,12 +4,14 @@ and of every message that it says may be lost, what it says is what comes of it.
 
 from __future__ import annotations
 
+import gzip
 import json
 import re
+import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -18,19 +20,25 @@ import httpx
 import pytest
 from flask import Flask
 
+from hq_service.api.bodies import JSON, NDJSON
 from hq_service.api.problems import PROBLEMS
 from hq_service.domain.actors import Role
 from hq_service.domain.grants import VERSION
 from hq_service.domain.judgement import OnlineRefusal
 from hq_service.domain.locking import LockRefusal
-from hq_service.domain.model import Operation
+from hq_service.domain.model import Operation, TransactionStatus
 from hq_service.domain.outcomes import Outcome
+from hq_service.domain.reading import LINE_NUMBER_MAX, SEQUENCE_MAX
 from hq_service.operations import demo_data
 from hq_service.operations.clock import now
+from hq_service.settings import Settings
 from hq_service.terminal.proxy import LOOPBACK, Fate, Gate, Proxy
 from tests.support import KEYRING, Card, Hq, Till, served
 
 TEXT = (Path(__file__).resolve().parents[2] / "docs" / "integrating-a-till.md").read_text("utf-8")
+
+LARGE_FROM = 4
+"""How many lines make a batch a large one in the document."""
 
 Body = dict[str, Any]
 
@@ -49,7 +57,8 @@ def address(
     keys: Mapping[str, str], hq: Hq, database_url: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[str]:
     hq.allow_offline()
-    with served(database_url, tmp_path_factory.mktemp("service") / "log") as port:
+    log = tmp_path_factory.mktemp("service") / "log"
+    with served(database_url, log, HQ_BATCH_SYNCHRONOUS_LINES_MAX=str(LARGE_FROM - 1)) as port:
         yield f"http://{LOOPBACK}:{port}"
 
 
@@ -68,6 +77,7 @@ def table(title: str) -> list[list[str]]:
 # --- the bodies -----------------------------------------------------------------------------------
 
 AGAIN = "(the same as before)"
+SETTLED_SECONDS_MAX = 30
 KEY_SHOWN = "Bearer $HQ_T01_KEY"
 # What has such a form is different each time, and the same wherever the document repeats it.
 VARYING = re.compile(
@@ -106,13 +116,44 @@ def exchanges() -> list[Exchange]:
         method, path = request[0].split(" ")
         version, status, *_ = answer[0].split(" ")
         assert version == "HTTP/1.1"
-        bodies = [text or None for text in (request[2], answer[2])]
-        if AGAIN in bodies:
+        wish, told = body_of(*request[1:]), body_of(*answer[1:])
+        if AGAIN in (wish, told):
             before = next(one for one in reversed(found) if one.path == path)
-            bodies = [json.dumps(before.body), json.dumps(before.answer)]
-        body, told = (None if text is None else json.loads(text) for text in bodies)
-        found.append(Exchange(method, path, request[1], body, int(status), answer[1], told))
+            wish, told = before.body, before.answer
+        found.append(Exchange(method, path, request[1], wish, int(status), answer[1], told))
     return found
+
+
+def body_of(headers: Mapping[str, str], text: str) -> Any:
+    """Return the JSON document of a block; of NDJSON a list of them."""
+    text = text.strip()
+    if not text or text == AGAIN:
+        return text or None
+    if headers.get("Content-Type") == NDJSON:
+        return [json.loads(line) for line in text.split("\n")]
+    return json.loads(text)
+
+
+def content_of(body: Any, headers: Mapping[str, str]) -> bytes | None:
+    """Return a body as it is sent under these headers."""
+    if body is None:
+        return None
+    documents = body if headers["Content-Type"] == NDJSON else [body]
+    content = b"\n".join(json.dumps(document).encode() for document in documents)
+    return gzip.compress(content) if headers.get("Content-Encoding") == "gzip" else content
+
+
+def asked(http: httpx.Client, exchange: Exchange, headers: Body, body: Any) -> httpx.Response:
+    """Make a request of the document; ask how far a batch is until it is settled."""
+    headers = {"Content-Type": JSON, **exchange.headers, **headers}
+    content = content_of(body, headers)
+    deadline = time.monotonic() + SETTLED_SECONDS_MAX
+    while True:
+        answer = http.request(exchange.method, exchange.path, content=content, headers=headers)
+        is_settled = exchange.answer.get("settled_at") is None or answer.json().get("settled_at")
+        if exchange.method != "GET" or is_settled or time.monotonic() > deadline:
+            return answer
+        time.sleep(0.05)
 
 
 @dataclass
@@ -167,8 +208,7 @@ def test_every_request_is_answered_as_documented(address: str, keys: Mapping[str
         for exchange in exchanges():
             shown = exchange.headers.get("Authorization", KEY_SHOWN).removeprefix("Bearer $")
             headers = {"Authorization": f"Bearer {keys[shown]}"}
-            body = likeness.of(exchange.body)
-            answer = http.request(exchange.method, exchange.path, json=body, headers=headers)
+            answer = asked(http, exchange, headers, likeness.of(exchange.body))
             place = f"{exchange.method} {exchange.path}"
             assert answer.status_code == exchange.status, (place, answer.text)
             likeness.check(exchange.answer, answer.json(), place)
@@ -193,7 +233,7 @@ def test_the_document_shows_what_the_terminal_needs_and_no_route_that_is_not_the
     named = {
         (method, path) for method, path in re.findall(r"\b(GET|POST|PATCH) (/v1/[\w/<>-]+)", TEXT)
     }
-    shown = {("GET", "/v1/transactions/S001/T01/1006")}
+    shown = {(method, path) for method, path in named if "/S001/" in path}
     assert named - shown <= set(routes)
     assert of_terminals <= named
 
@@ -204,6 +244,35 @@ def test_the_members_of_a_journal_line_are_those_that_hq_reads(hq: Hq) -> None:
     assert {name for names in told for name in names} == set(
         schemas["OfflineLine"]["properties"]
     ) - {"kind", "number"}, "a journal has no card numbers"
+
+
+def test_every_member_of_a_batch_is_described_and_those_that_are_needed_say_so(hq: Hq) -> None:
+    schemas = hq.client.get("/openapi.json").json["components"]["schemas"]
+    rows = re.findall(r"^\| (`.+?`) \| (.+?) \|", section("The offline batch"), re.MULTILINE)
+    told = {
+        name: form.startswith("needed")
+        for names, form in rows
+        for name in re.findall(r"\w+", names)
+    }
+    envelope, line = schemas["OfflineBatchRequest"], schemas["OfflineLine"]
+    assert set(told) == {*envelope["properties"], *line["properties"]}
+    # What of a line is needed depends on its operation, and on how it names its instrument.
+    depending = {"instrument_id", "amount_minor", "currency"}
+    needed = {name for name, is_needed in told.items() if is_needed} - depending
+    assert needed == {*envelope["required"], *line["required"]}
+
+
+def test_the_limits_of_a_batch_are_those_of_the_code() -> None:
+    text = section("The offline batch")
+    defaults = {one.name: one.default for one in fields(Settings)}
+    assert f"`sequence` to {SEQUENCE_MAX}, `line` to {LINE_NUMBER_MAX}" in text
+    assert f"at most {defaults['batch_lines_max']:,}" in text
+    assert f"of more than {defaults['batch_synchronous_lines_max']:,} lines" in text
+    assert f"set to {LARGE_FROM - 1} for this page" in text
+    told = set(re.findall(r"\w+", re.findall(r"\| `operation` \| (.+) \|", text)[0]))
+    assert set(Operation) <= told
+    statuses = set(re.findall(r"`(\w+)`", re.findall(r"\| `status` \| (.+) \|", text)[0]))
+    assert statuses == set(TransactionStatus)
 
 
 def test_every_code_that_a_till_can_meet_has_a_row() -> None:
@@ -243,6 +312,13 @@ def test_the_diagrams_name_their_parties() -> None:
 # --- the messages that get lost -------------------------------------------------------------------
 
 BALANCE_MINOR, AMOUNT_MINOR = 500, 120
+CONCLUSIONS = {
+    "redeem": "the redemption",
+    "load": "the load",
+    "refund": "the refund",
+    "cash_out": "the cash-out",
+    "issue": "the issue",
+}
 
 
 @dataclass
@@ -256,6 +332,7 @@ class Sale:
     http: httpx.Client
     lock: Body = field(default_factory=dict)
     message: tuple[str, Any] = ("", None)
+    operation: str = "redeem"
     late: Future[str] | None = None
     gate: Gate | None = None
 
@@ -278,10 +355,20 @@ class Sale:
         assert answer.status_code == 201, answer.text
         self.lock = answer.json()
 
+    @property
+    def money(self) -> Body:
+        amount_minor = BALANCE_MINOR if self.operation == "cash_out" else AMOUNT_MINOR
+        return {"amount_minor": amount_minor, "currency": "SEK"}
+
+    @property
+    def ground(self) -> Body:
+        """What a refund is for."""
+        return {"reason": "it was broken"} if self.operation == "refund" else {}
+
     def journal_line(self, operation: str, **more: Any) -> Body:
-        money = {"amount_minor": AMOUNT_MINOR, "currency": "SEK"}
-        line = self.till.offline_line(self.card, "sale", AMOUNT_MINOR, operation=operation, **more)
-        return {name: line[name] for name in line if operation == "redeem" or name not in money}
+        line = self.till.offline_line(self.card, "sale", 1, operation=operation, **more)
+        without_money = {name: line[name] for name in line if name not in self.money}
+        return without_money if operation == "void" else {**line, **self.money, **self.ground}
 
     def batch(self, batch_id: str, *lines: Body) -> tuple[str, Body]:
         store_id = self.till.store_id
@@ -296,8 +383,9 @@ class Sale:
         found = ["the lock"] if self.get("/v1/locks?transaction_id=sale")["locks"] else []
         known = admin.get(f"/v1/transactions/{till.store_id}/{till.terminal_id}/sale")
         entries = known.json["lines"] if known.status_code == 200 else []
-        if any(entry["outcome"] == "applied" for entry in entries):
-            found.append("the redemption")
+        for entry in entries:
+            if entry["outcome"] == "applied" and CONCLUSIONS[entry["operation"]] not in found:
+                found.append(CONCLUSIONS[entry["operation"]])
         if any(entry["outcome"] == "voided" for entry in entries):
             found.append("the void")
         return " and ".join(found) or "nothing"
@@ -354,6 +442,30 @@ def redeem_message(sale: Sale) -> tuple[str, Any]:
     return "/v1/redemptions", {**sale.key(), **sale.held(), **money}
 
 
+def conclusion_message(operation: str) -> Callable[[Sale], tuple[str, Any]]:
+    """Return what makes a sale of one line of an operation, whose card is locked."""
+
+    def message(sale: Sale) -> tuple[str, Any]:
+        sale.operation = operation
+        asked = {} if operation == "cash_out" else sale.money
+        wish = {"kind": "gift_card", "number": sale.card.number, **sale.key()}
+        if operation == "issue":
+            del wish["number"]
+        elif operation != "cash_out":
+            del asked["currency"]
+        answer = sale.post("/v1/locks", {**wish, "purpose": operation, **asked})
+        assert answer.status_code == 201, answer.text
+        sale.lock = answer.json()
+        made = sale.lock["instrument"]["instrument_id"]
+        sale.card = Card("gift_card", sale.lock["number"] or sale.card.number, made, "SEK")
+        line = {"line": 1, "operation": operation, **sale.held(), **sale.money, **sale.ground}
+        key = sale.key()
+        del key["line"]
+        return "/v1/transactions", {**key, "lines": [line]}
+
+    return message
+
+
 def sale_message(sale: Sale) -> tuple[str, Any]:
     _, redemption = redeem_message(sale)
     other = sale.hq.issue(BALANCE_MINOR)
@@ -382,12 +494,12 @@ def void_of(sale: Sale) -> tuple[str, Any]:
 
 def batch_message(sale: Sale) -> tuple[str, Any]:
     sale.take_lock()
-    return sale.batch("B1", redeem_line(sale))
+    return sale.batch("B1", concluded_line(sale))
 
 
-def redeem_line(sale: Sale) -> Body:
+def concluded_line(sale: Sale) -> Body:
     grant = sale.lock["offline"]["grant"]
-    return sale.journal_line("redeem", lock_id=sale.lock["lock_id"], grant=grant)
+    return sale.journal_line(sale.operation, lock_id=sale.lock["lock_id"], grant=grant)
 
 
 def heartbeat_message(sale: Sale) -> tuple[str, Any]:
@@ -402,6 +514,10 @@ MESSAGES: dict[str, Callable[[Sale], tuple[str, Any]]] = {
     "lock to issue": issue_lock_message,
     "redemption": redeem_message,
     "sale of two lines": sale_message,
+    "load": conclusion_message("load"),
+    "refund": conclusion_message("refund"),
+    "cash-out": conclusion_message("cash_out"),
+    "issue": conclusion_message("issue"),
     "release": release_message,
     "void": void_message,
     "batch": batch_message,
@@ -436,12 +552,13 @@ def give_up_the_lock(sale: Sale) -> str:
 
 
 def conclude_offline(sale: Sale) -> str:
-    return results(sale.post(*sale.batch("B1", redeem_line(sale))))
+    return results(sale.post(*sale.batch("B1", concluded_line(sale))))
 
 
 def void_online(sale: Sale) -> str:
     answer = sale.post(*void_of(sale))
-    return f"{told(answer)}, gives back {answer.json()['funded_minor']}"
+    back = "gives back" if sale.operation in ("redeem", "cash_out") else "takes back"
+    return f"{told(answer)}, {back} {answer.json()['funded_minor']}"
 
 
 def void_in_the_journal(sale: Sale) -> str:
@@ -488,6 +605,7 @@ ACTIONS: dict[str, Callable[[Sale], str]] = {
     "gives the line up: `GET /v1/locks`, and releases what is there": give_up_the_lock,
     "concludes offline, posts its journal": conclude_offline,
     "takes cash, voids the line": void_online,
+    "voids the line": void_online,
     "takes cash, writes `void` into its journal": void_in_the_journal,
     "posts the lines in another batch": post_under_another_batch_id,
     "starts anew: `GET /v1/locks`, concludes": start_anew_with_the_lock,
@@ -501,6 +619,9 @@ MATRIX = "Messages that get lost"
 @contextmanager
 def sale_past_a_proxy(hq: Hq, address: str) -> Iterator[Sale]:
     till = hq.till()
+    allowed = {"gift_card_cash_out_threshold_minor": {"SEK": BALANCE_MINOR}}
+    assert hq.save_parameters(till.store_id, **allowed).status_code == 200
+    hq.distribute()
     assert till.get("/v1/parameters").status_code == 200
     headers = {"Authorization": f"Bearer {till.key}"}
     patient = httpx.Timeout(60)
