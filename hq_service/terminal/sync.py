@@ -2,7 +2,7 @@
 
 Uploads are at-least-once: a batch keeps its id and its bytes until it is answered, and its lines
 stay in the till until HQ says that they have arrived. Nothing is ever given up on.
-Source: document "POS offline functionality": only while the till runs.
+Source: document "POS offline functionality": only while the till runs, from the first sign-in on.
 """
 
 from __future__ import annotations
@@ -213,8 +213,10 @@ def _void(client: Client, store: TillStore, line: StoredLine, lock: dict[str, An
 class Synchroniser:
     """The synchronisation of a running till: a thread that ends with it.
 
-    with Terminal(...) as till, Synchroniser(till):
+    with Terminal(...) as till, Synchroniser(till, Client(url, key)):
         ...
+
+    Start it after the first sign-in: without it a till sells and synchronises nothing.
 
     While the till is offline it sends heartbeats and uploads nothing; after a switch by hand it
     sends nothing at all. With advanced offline switching it looks after HQ's health. ``client`` is

@@ -31,6 +31,17 @@ def store_in(directory: Path) -> TillStore:
     return TillStore(directory, "S1", "T1")
 
 
+def test_the_first_start_makes_the_offline_database_and_later_ones_find_it(tmp_path: Path) -> None:
+    directory = tmp_path / "not" / "there" / "yet"
+    with store_in(directory) as made:
+        assert made.path.is_file()
+        assert (made.store_id, made.terminal_id, made.journal()) == ("S1", "T1", [])
+        made.write([entry("X1")])
+    with TillStore(directory) as found:
+        assert (found.store_id, found.terminal_id) == ("S1", "T1")
+        assert [line["transaction_id"] for line in found.journal()] == ["X1"]
+
+
 def test_the_journal_is_numbered_without_gaps_and_keeps_its_name(tmp_path: Path) -> None:
     with store_in(tmp_path) as store:
         store.write([entry("X1"), entry("X1", 2)])

@@ -11,6 +11,7 @@ import pytest
 from hq_service.domain.connection import ToldState
 from hq_service.domain.glossary import LANGUAGES
 from hq_service.terminal.client import Client
+from hq_service.terminal.proxy import Proxy
 from hq_service.terminal.refusals import NotPossible
 from hq_service.terminal.sale import Sale
 from hq_service.terminal.store import SaleState
@@ -34,6 +35,32 @@ def post_pending(till: Till) -> None:
 
 def codes_of(refused: pytest.ExceptionInfo[NotPossible]) -> dict[int, str]:
     return {line: reason.code for line, reason in refused.value.reasons.items()}
+
+
+# --- "A till is put into offline mode when the store's server is not available" -------------------
+
+
+def test_a_till_whose_service_is_gone_is_offline_by_itself_and_back_when_it_is_there_again(
+    shop: Shop,
+) -> None:
+    till, card = shop.till(), shop.card(100_00)
+    with Proxy(shop.url) as proxy:
+        till.line.url = proxy.url
+        sale = begin_with_locked(shop, till, card)
+        proxy.go_down()
+        assert sale.conclude().is_offline
+        status = till.terminal.connection_status()
+        assert (status.header(), status.is_manual) == ("Connection status: offline mode", False)
+        assert proxy.url in (status.reason or "")
+        till.clock.go_on(seconds=301)
+        till.terminal.begin_sale().void()
+        assert not till.terminal.connection_status().is_online
+        proxy.come_up()
+        till.clock.go_on(seconds=301)
+        till.terminal.begin_sale().void()
+        assert till.terminal.connection_status().is_online
+        post_pending(till)
+    assert (shop.hq.balance(card), shop.locked_by(till)) == (40_00, 0)
 
 
 # --- "If a data request fails within the time-out interval ... switches automatically" ------------

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import random
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
 from hq_service.domain.connection import SyncStatus
 from hq_service.terminal.client import Client, Unreachable
+from hq_service.terminal.downloads import do_sessions
 from hq_service.terminal.refusals import NotPossible
 from hq_service.terminal.sync import (
     BACK_OFF_SECONDS_MAX,
@@ -158,6 +161,7 @@ def test_transactions_are_uploaded_while_the_till_runs_and_only_then(shop: Shop)
     with Synchroniser(till.terminal, Client(shop.url, till.register.key)) as running:
         wait_until(lambda: till.journal == [], "upload")
         assert running.stopped_because is None
+    assert "synchroniser" not in {thread.name for thread in threading.enumerate()}
     sell_offline(till, cards[1])
     till = shop.restart(till)
     assert len(till.journal) == 1
@@ -165,6 +169,37 @@ def test_transactions_are_uploaded_while_the_till_runs_and_only_then(shop: Shop)
     with Synchroniser(till.terminal, Client(shop.url, till.register.key)):
         wait_until(lambda: till.journal == [], "upload after the restart")
     assert shop.hq.balance(cards[1]) == 90_00
+
+
+def test_synchronisation_starts_with_the_first_sign_in_and_not_before(shop: Shop) -> None:
+    till, card = shop.till(), shop.card(100_00)
+    sell_offline(till, card)
+    till = shop.restart(till)
+    till.terminal.connection_status()
+    assert till.line.sent == []  # the till shows its sign-in page
+    assert "synchroniser" not in {thread.name for thread in threading.enumerate()}
+    with Synchroniser(till.terminal, Client(shop.url, till.register.key)):
+        wait_until(lambda: till.journal == [], "upload")
+    assert shop.hq.balance(card) == 90_00
+
+
+def test_what_a_schedule_distributes_reaches_the_tills_copy_by_the_packages_of_its_store(
+    shop: Shop, tmp_path: Path
+) -> None:
+    till, card = shop.till(), shop.card(100_00)
+    shop.hq.save_parameters(shop.store_id, allow_concluding_gift_card_transactions_offline=False)
+    schedule = shop.hq.make_schedule("1110", "1090")
+    assert shop.hq.run_now(schedule, shop.store_id).status_code == 201
+    till.terminal.begin_sale().void()
+    assert till.terminal.setup.allows_offline("gift_card")  # no package was fetched yet
+    with Client(shop.url, shop.sync_key) as sync_job:
+        done = do_sessions(sync_job, tmp_path, lambda: True)
+    assert sorted(done) == [("1090", "applied"), ("1110", "applied")]
+    kept = json.loads((tmp_path / "packages" / "1110.json").read_bytes())
+    assert "allow_concluding_gift_card_transactions_offline" in json.dumps(kept)
+    till.terminal.setup.fetch(till.line)
+    assert not till.terminal.setup.allows_offline("gift_card")
+    assert not till.terminal.begin_sale().redeem("gift_card", card.number).may_conclude_offline
 
 
 def test_a_till_that_comes_back_uploads_at_once(shop: Shop) -> None:
