@@ -24,7 +24,14 @@ _THIS_MACHINE = frozenset({"127.0.0.1", "::1", "localhost"})
 
 
 class Unreachable(Exception):
-    """No answer came; the message says so in a sentence. The request may have been applied."""
+    """No answer came that decides anything; the message says so in a sentence.
+
+    The request may have been applied. ``retry_after_seconds`` if HQ says when to repeat it.
+    """
+
+    def __init__(self, sentence: str, retry_after_seconds: int | None = None) -> None:
+        super().__init__(sentence)
+        self.retry_after_seconds = retry_after_seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +133,17 @@ class Client:
         if seconds != self._seconds_max:
             self._seconds_max = seconds
             self._http.timeout = httpx.Timeout(seconds, connect=min(CONNECT_SECONDS_MAX, seconds))
+
+    def final(self, answer: Answer) -> Answer:
+        """Return an answer, a refusal as well, if HQ itself gave it and would give it again.
+
+        Raises:  Unreachable for any other, which a till takes for none.
+        """
+        if not answer.is_from_hq:
+            raise Unreachable(f"Something else than HQ answered at {self.url} ({answer.status}).")
+        if answer.is_transient:
+            raise Unreachable(answer.sentence, answer.retry_after_seconds)
+        return answer
 
     def get(self, path: str, *, etag: str | None = None) -> Answer:
         """Read something; with the ETag of a copy it is 304 if nothing has changed."""

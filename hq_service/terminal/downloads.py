@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from hq_service.terminal.client import Answer, Client, Unreachable
+from hq_service.terminal.client import Answer, Client
 from hq_service.terminal.refusals import Refused
 
 PACKAGES_NAME = "packages"
@@ -86,8 +86,6 @@ def _tell(client: Client, path: str, status: str, **more: Any) -> str:
 
 
 def _answered(answer: Answer, client: Client) -> Answer:
-    if answer.is_transient or not answer.is_from_hq:
-        raise Unreachable(f"{client.url} did not answer as it should: {answer.status}.")
-    if answer.is_problem:
+    if client.final(answer).is_problem:
         raise Refused(answer)
     return answer

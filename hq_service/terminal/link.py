@@ -178,16 +178,14 @@ class Link:
         reason = ""
         for attempt in range(1 + profile["retry_count_to_offline"]):
             try:
-                answer = self._send(method, path, body)
+                answer = self.client.final(self._send(method, path, body))
             except Unreachable as error:
                 reason = str(error)
+                if error.retry_after_seconds and attempt < profile["retry_count_to_offline"]:
+                    self._pause(min(error.retry_after_seconds, PAUSE_SECONDS_MAX))
                 continue
-            if answer.is_from_hq and not answer.is_transient:
-                self._mind_slowness(answer, transaction_id)
-                return Asked(answer, is_doubtful=attempt > 0)
-            reason = answer.sentence if answer.is_from_hq else _not_hq(self.client, answer)
-            if answer.retry_after_seconds and attempt < profile["retry_count_to_offline"]:
-                self._pause(min(answer.retry_after_seconds, PAUSE_SECONDS_MAX))
+            self._mind_slowness(answer, transaction_id)
+            return Asked(answer, is_doubtful=attempt > 0)
         self._go_offline(reason, transaction_id)
         return Asked(None, is_doubtful=True)
 
@@ -259,12 +257,8 @@ class Link:
         client.wait_at_most(profile["time_out_interval_seconds"])
         told = heartbeat.heartbeat_of(self._store, self._setup, ToldState.ONLINE, now)
         try:
-            answer = client.post(heartbeat.PATH, told)
+            answer = client.final(client.post(heartbeat.PATH, told))
             reason = health.slowness(answer, profile)
-            if not answer.is_from_hq:
-                reason = _not_hq(client, answer)
-            elif answer.is_transient:
-                reason = answer.sentence
         except Unreachable as error:
             reason = str(error)
         if reason is not None:
@@ -331,7 +325,3 @@ class Link:
             }
             self._store.set_fact("connection", switched)
         return True
-
-
-def _not_hq(client: Client, answer: Answer) -> str:
-    return f"Something else than HQ answered at {client.url} ({answer.status})."

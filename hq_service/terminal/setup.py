@@ -11,7 +11,7 @@ from typing import Any
 
 from hq_service.domain import offline_profiles
 from hq_service.domain.model import Kind
-from hq_service.terminal.client import NOT_MODIFIED, Answer, Client, Unreachable
+from hq_service.terminal.client import NOT_MODIFIED, Answer, Client
 from hq_service.terminal.refusals import Refused
 from hq_service.terminal.store import TillStore
 
@@ -81,9 +81,8 @@ class Setup:
 
     def _fetch(self, name: str, client: Client) -> None:
         copy = self._store.fact(name)
-        answer = client.get(_PATHS[name], etag=self._store.fact(f"{name}_etag") if copy else None)
-        if not answer.is_from_hq or answer.is_transient:
-            raise Unreachable(f"{client.url} did not tell the {name}: it answered {answer.status}.")
+        etag = self._store.fact(f"{name}_etag") if copy else None
+        answer = client.final(client.get(_PATHS[name], etag=etag))
         if answer.is_problem:
             raise Refused(answer)
         fresh_until = self._clock() + timedelta(seconds=answer.max_age_seconds or 0)

@@ -65,8 +65,10 @@ class Step:
 
     def faults(self, answer: Answer | None, scene: Scene) -> list[str]:
         """Return what is not as expected, a sentence for each."""
+        if not self.expected:
+            return [] if answer is None else ["HQ was asked, and is not in this step."]
         if answer is None:
-            return ["HQ did not answer."] if self.expected else []
+            return ["HQ did not answer."]
         wanted_status = self.expected.get("status")
         if answer.status != wanted_status:
             detail = mask(str(answer.at("detail") or answer.at("title") or ""))

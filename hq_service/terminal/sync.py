@@ -19,7 +19,7 @@ from hq_service.terminal import health, heartbeat
 from hq_service.terminal.client import ANSWER_SECONDS_MAX, Answer, Client, Unreachable
 from hq_service.terminal.refusals import Refused
 from hq_service.terminal.setup import Setup
-from hq_service.terminal.store import LineState, StoredBatch, StoredLine, TillStore
+from hq_service.terminal.store import LineState, StoredLine, TillStore
 from hq_service.terminal.terminal import Terminal
 
 BATCH_LINES_MAX = 5_000
@@ -69,14 +69,6 @@ class BackOff:
         self.failures_count = 0
 
 
-class NotNow(Unreachable):
-    """HQ cannot take it at the moment; ``retry_after_seconds`` if it says when."""
-
-    def __init__(self, sentence: str, retry_after_seconds: int | None) -> None:
-        super().__init__(sentence)
-        self.retry_after_seconds = retry_after_seconds
-
-
 def upload(
     client: Client,
     store: TillStore,
@@ -86,8 +78,8 @@ def upload(
 ) -> Uploaded:
     """Post everything that is pending, in batches; note the attempt and what came of it.
 
-    Raises:  Unreachable, with a ``retry_after_seconds`` if it is `NotNow`: repeat it later;
-             Stopped: somebody has to look. Either way everything is kept.
+    Raises:  Unreachable: repeat it later; Stopped: somebody has to look. Either way everything is
+             kept.
     """
     try:
         done = _upload(client, store, setup, clock, progress)
@@ -113,7 +105,7 @@ def _upload(
         batch = store.batch_under_way(size, BATCH_LINES_MAX)
         if batch is None:
             break
-        answer = _post(client, batch)
+        answer = client.final(client.post("/v1/offline-batches", batch.body))
         if answer.status == 413 and batch.lines_count > 1:
             store.batch_refused(batch.batch_id)
             size = max(1, size // 2)
@@ -133,14 +125,6 @@ def _upload(
     return Uploaded(batches_count, lines_count, purged_count, store.pending().lines_count)
 
 
-def _post(client: Client, batch: StoredBatch) -> Answer:
-    answer = client.post("/v1/offline-batches", batch.body)
-    if answer.is_from_hq and not answer.is_transient:
-        return answer
-    what = answer.sentence if answer.is_from_hq else f"Something else than HQ: {answer.status}."
-    raise NotNow(f"HQ did not take the batch: {what}", answer.retry_after_seconds)
-
-
 def _note_attempt(store: TillStore, status: SyncStatus, at: datetime, message: str | None) -> None:
     told: dict[str, Any] = {"status": status, "at": at.isoformat()}
     if message:
@@ -155,9 +139,8 @@ def beat(
 
     Raises:  Unreachable; Refused.
     """
-    answer = client.post(heartbeat.PATH, heartbeat.heartbeat_of(store, setup, state, clock()))
-    if answer.is_transient or not answer.is_from_hq:
-        raise NotNow(f"HQ did not take the heartbeat: {answer.status}.", answer.retry_after_seconds)
+    told = heartbeat.heartbeat_of(store, setup, state, clock())
+    answer = client.final(client.post(heartbeat.PATH, told))
     if answer.is_problem:
         raise Refused(answer)
     heartbeat.acknowledge(store, answer, clock())
@@ -174,9 +157,7 @@ def let_go_of_strays(client: Client, store: TillStore, clock: Callable[[], datet
     owed = store.lines_owed()
     if not owed:
         return 0
-    answer = client.get("/v1/locks")
-    if answer.is_transient or not answer.is_from_hq:
-        raise Unreachable(f"{client.url} did not tell the till's locks: {answer.status}.")
+    answer = client.final(client.get("/v1/locks"))
     if answer.is_problem:
         return 0  # the upload under the same key says why
     held = {(one["transaction_id"], one["line"]): one for one in answer.at("locks") or ()}
@@ -205,9 +186,7 @@ def _void(client: Client, store: TillStore, line: StoredLine, lock: dict[str, An
             "reason": "the till never heard that it was locked",
         },
     )
-    if answer.is_transient or not answer.is_from_hq:
-        raise Unreachable(f"{client.url} did not take a void: {answer.status}.")
-    return 0 if answer.is_problem else 1
+    return 0 if client.final(answer).is_problem else 1
 
 
 class Synchroniser:
@@ -228,7 +207,7 @@ class Synchroniser:
     ) -> None:
         self._terminal = terminal
         self._client = client
-        self._back_off = BackOff(chance)
+        self._back_offs = {name: BackOff(chance) for name in ("health", "heartbeat", "upload")}
         self._due_at: dict[str, datetime] = {}
         self._woken = threading.Event()
         self._ended = threading.Event()
@@ -286,9 +265,9 @@ class Synchroniser:
             return
         try:
             do()
-            self._back_off.succeeded()
+            self._back_offs[name].succeeded()
         except Unreachable as error:
-            self._put_off(name, self._back_off.failed(getattr(error, "retry_after_seconds", None)))
+            self._put_off(name, self._back_offs[name].failed(error.retry_after_seconds))
         except Refused as error:
             self.heartbeat_refusal = str(error)
             self._put_off(name, BACK_OFF_SECONDS_MAX)
