@@ -587,6 +587,14 @@ def start_anew_and_ask(sale: Sale) -> str:
     return f"{told(answer)}; {repeat(sale)}"
 
 
+def look_for_the_number(sale: Sale) -> str:
+    assert not sale.get("/v1/locks?transaction_id=sale")["locks"]
+    [line] = sale.post(*sale.message).json()["lines"]
+    assert sale.card.number not in json.dumps(line)
+    wish = {"kind": "gift_card", "purpose": "issue", **sale.key(), **sale.money}
+    return f"no lock; {told(sale.post('/v1/locks', wish))}"
+
+
 def break_the_lock(sale: Sale) -> str:
     admin = sale.hq.admin
     held = admin.get(f"/v1/admin/locks/{sale.card.instrument_id}").json
@@ -609,6 +617,7 @@ ACTIONS: dict[str, Callable[[Sale], str]] = {
     "takes cash, writes `void` into its journal": void_in_the_journal,
     "posts the lines in another batch": post_under_another_batch_id,
     "starts anew: `GET /v1/locks`, concludes": start_anew_with_the_lock,
+    "looks for the number: `GET /v1/locks`, repeats the lock": look_for_the_number,
     "starts anew: asks for the sale, repeats what HQ does not know": start_anew_and_ask,
     "is gone with its store; an administrator breaks the lock": break_the_lock,
 }
