@@ -9,6 +9,7 @@ from uuid import UUID
 from hq_service.api import auth
 from hq_service.api.admin.stories import members, story_members
 from hq_service.api.blueprints import Blueprint, keyring
+from hq_service.api.changes import change
 from hq_service.api.schemas.cases import (
     CasePageSchema,
     CaseSchema,
@@ -76,15 +77,7 @@ def show_case(case_id: UUID) -> Answer:
 @blueprint.response(200, CaseSchema)
 def resolve_case(wish: Mapping[str, Any], case_id: UUID) -> Answer:
     """Resolve a case, with a reason. What is recovered in part leaves it open for the rest."""
-    resolved = cases.resolve(
-        case_id,
-        Resolution(wish["resolution"]),
-        wish["reason"],
-        auth.current_actor(),
-        keyring(),
-        now(),
-    )
-    return members(resolved)
+    return members(cases.resolve(case_id, Resolution(wish["resolution"]), change(wish)))
 
 
 def _count(counted: cases.OpenCount) -> Answer:

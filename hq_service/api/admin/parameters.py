@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from hq_service.api import auth
-from hq_service.api.blueprints import Blueprint, keyring
+from hq_service.api.blueprints import Blueprint
+from hq_service.api.changes import change
 from hq_service.api.languages import headers_of, language_of_request
 from hq_service.api.parameters import members
 from hq_service.api.preconditions import etag, seen_version
@@ -24,8 +25,7 @@ from hq_service.domain.actors import Role
 from hq_service.domain.parameter_texts import Description, describe
 from hq_service.domain.parameters import DEFINITIONS
 from hq_service.operations import parameters
-from hq_service.operations.clock import now
-from hq_service.operations.parameters import Edit, StoreParameters, TerminalState
+from hq_service.operations.parameters import StoreParameters, TerminalState
 
 blueprint = Blueprint("admin-parameters", "The Commerce parameters, for administrators")
 auth.protect(blueprint)
@@ -53,9 +53,7 @@ def edit_parameters(wish: Mapping[str, Any]) -> Answer:
     If they have those values already, nothing is saved and the revision stays.
     """
     seen = seen_version(lambda: parameters.read_for_administrator().revision)
-    saved = parameters.edit(
-        Edit(wish["parameters"], wish["reason"], seen), auth.current_actor(), keyring(), now()
-    )
+    saved = parameters.edit(wish["parameters"], seen, change(wish))
     return members(saved), 200, etag(saved.revision)
 
 
@@ -78,10 +76,7 @@ def edit_parameters_of_store(wish: Mapping[str, Any], store_id: str) -> Answer:
     there. If the store sets those values already, nothing is saved and the revision stays.
     """
     seen = seen_version(lambda: parameters.read_of_store(store_id).saved.revision)
-    edit = Edit(wish["parameters"], wish["reason"], seen)
-    return _of_store(
-        parameters.edit_of_store(store_id, edit, auth.current_actor(), keyring(), now())
-    )
+    return _of_store(parameters.edit_of_store(store_id, wish["parameters"], seen, change(wish)))
 
 
 @blueprint.route("/v1/admin/parameters/history", methods=["GET"])

@@ -254,8 +254,3 @@ class ProblemSchema(Schema):
     retryable = fields.Boolean(required=True)
     dynamics_code = fields.String()
     errors = fields.List(fields.Nested(FaultSchema))
-
-
-def instant(value: datetime) -> str:
-    """Write an instant for an answer, in UTC."""
-    return value.isoformat().replace("+00:00", "Z")

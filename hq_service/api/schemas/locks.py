@@ -15,7 +15,7 @@ from hq_service.api.schemas.common import (
 )
 from hq_service.api.schemas.queries import After, QueryBoolean, name, one_of
 from hq_service.domain.locking import LockState
-from hq_service.domain.model import Kind
+from hq_service.domain.model import Kind, LockEnd
 from hq_service.domain.money import AMOUNT_MINOR_MAX
 
 PAGE_LOCKS_MAX = 200
@@ -43,13 +43,19 @@ class HeldLockSchema(Schema):
     transaction_id = fields.String(required=True)
     line = fields.Integer(required=True)
     purpose = fields.String(required=True)
-    state = fields.String(required=True)
+    state = fields.String(required=True, metadata={"enum": [one.value for one in LockState]})
     locked_at = fields.AwareDateTime(required=True)
     lease_ends_at = fields.AwareDateTime(required=True)
     grant_until = fields.AwareDateTime(required=True, allow_none=True)
     holder_last_seen_at = fields.AwareDateTime(required=True, allow_none=True)
     exposure_minor = fields.Integer(required=True)
     instrument = fields.Nested(InstrumentSchema, required=True)
+
+
+class BrokenLockSchema(HeldLockSchema):
+    """A lock that was just broken; all but the state is as it was then."""
+
+    state = fields.String(required=True, metadata={"enum": [LockEnd.BROKEN.value]})
 
 
 class LockBreakSchema(StrictSchema):
