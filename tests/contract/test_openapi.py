@@ -239,7 +239,7 @@ def test_cases_and_locks_are_answered_as_described(hq: Hq, description: dict[str
         "accepted_exposure_minor": held["exposure_minor"],
         "reason": "the till is broken",
     }
-    fits(description, "HeldLock", hq.admin.post("/v1/admin/lock-breaks", breaking).json)
+    fits(description, "BrokenLock", hq.admin.post("/v1/admin/lock-breaks", breaking).json)
     fits(description, "AuditEntries", hq.admin.get("/v1/admin/audit-entries?order=newest").json)
 
 
