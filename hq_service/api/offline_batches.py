@@ -173,6 +173,7 @@ def _rehearsed(envelope: Envelope, judged: Sequence[Judged], received_at: dateti
     return {
         "store_id": envelope.store_id,
         "batch_id": envelope.batch_id,
+        "dry_run": True,
         "received_at": received_at,
         "settled_at": None,
         "lines_count": len(results),
@@ -187,6 +188,7 @@ def _members(state: BatchState) -> Answer:
     return {
         "store_id": state.store_id,
         "batch_id": state.batch_id,
+        "dry_run": False,
         "received_at": state.received_at,
         "settled_at": state.settled_at,
         "lines_count": state.lines_count,

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import BigInteger, any_, func, null, or_, select, tuple_
+from sqlalchemy import BigInteger, Uuid, any_, cast, func, null, or_, select, tuple_
+from sqlalchemy.dialects.postgresql import ARRAY
 
 from hq_service.domain.model import Line, Operation, UnreadableLine
 from hq_service.domain.outcomes import Code, LineResult, case_id_of_notice
@@ -147,6 +148,12 @@ def read(connection: Connection, case_id: UUID) -> Case | None:
     """Return a case, None if there is no such case."""
     row = connection.execute(statement("read_case"), {"case_id": case_id}).fetchone()
     return Case(*row) if row else None
+
+
+def existing(case_ids: Iterable[UUID]) -> set[UUID]:
+    """Return those of some ids that are a case's."""
+    named = cast(list(case_ids), ARRAY(Uuid))
+    return set(db.session.scalars(select(Row.case_id).where(Row.case_id == any_(named))))
 
 
 def page(wanted: CaseFilter, *, after: tuple[datetime, UUID] | None, limit: int) -> list[Case]:

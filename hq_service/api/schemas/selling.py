@@ -390,6 +390,10 @@ class OfflineBatchStateSchema(Schema):
 
     store_id = fields.String(required=True)
     batch_id = fields.String(required=True)
+    dry_run = fields.Boolean(
+        required=True,
+        metadata={"description": "True: nothing was kept, these are the results it would have."},
+    )
     received_at = fields.AwareDateTime(required=True)
     settled_at = fields.AwareDateTime(required=True, allow_none=True)
     lines_count = fields.Integer(required=True)
