@@ -206,6 +206,11 @@ def not_headquarters(value: str) -> None:
         raise ValidationError("Is reserved.")
 
 
+def not_like_headquarters(value: str) -> None:
+    """Refuse the name that HQ books under, in capitals or not, for a store that is created."""
+    not_headquarters(value.upper())
+
+
 class BusinessKeySchema(StrictSchema):
     """The identity of a line, online and offline alike, for ever."""
 

@@ -18,7 +18,7 @@ from hq_service.api.schemas.common import (
     StrictText,
     display_name,
     new_identifier,
-    not_headquarters,
+    not_like_headquarters,
     reason,
 )
 from hq_service.api.schemas.queries import QueryBoolean
@@ -85,7 +85,7 @@ class StoresSchema(Schema):
 class NewStoreSchema(StrictSchema):
     """A store to create."""
 
-    store_id = new_identifier(not_headquarters)
+    store_id = new_identifier(not_like_headquarters)
     name = display_name()
     time_zone = time_zone(load_default="UTC")
     reason = reason()
