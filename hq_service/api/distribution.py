@@ -10,6 +10,7 @@ from flask import Response
 
 from hq_service.api import auth
 from hq_service.api.blueprints import Blueprint
+from hq_service.api.headers import CHECKSUM_TOLD
 from hq_service.api.schemas.distribution import (
     AcknowledgementSchema,
     PackageSchema,
@@ -40,7 +41,7 @@ def list_to_do(page: Mapping[str, Any]) -> Answer:
 
 @blueprint.route("/v1/distribution-sessions/<uuid:session_id>/package", methods=["GET"])
 @auth.allow(Role.SYNC)
-@blueprint.response(200, PackageSchema)
+@blueprint.response(200, PackageSchema, headers=CHECKSUM_TOLD)
 def fetch_package(session_id: UUID) -> Any:
     """Give the package of a download session, and count a try.
 

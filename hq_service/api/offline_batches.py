@@ -15,14 +15,15 @@ from marshmallow import validate
 from hq_service.api import auth
 from hq_service.api.blueprints import Blueprint, keyring, settings
 from hq_service.api.bodies import NDJSON, read_batch_body
+from hq_service.api.headers import LOCATION_TOLD, REPLAY_TOLD, REPLAYED
+from hq_service.api.names import require_possible
 from hq_service.api.schemas import selling
 from hq_service.api.schemas.common import QueryInteger, StrictSchema
-from hq_service.api.selling import REPLAYED
 from hq_service.domain.actors import Role
-from hq_service.domain.errors import HqError, NotFound
+from hq_service.domain.errors import HqError
 from hq_service.domain.model import Line, UnreadableLine
 from hq_service.domain.outcomes import LineResult
-from hq_service.domain.reading import Envelope, is_identifier
+from hq_service.domain.reading import Envelope
 from hq_service.operations import offline_batches, waiting
 from hq_service.operations.clock import now
 from hq_service.operations.offline_batches import PAGE_LINES_MAX, BatchState
@@ -54,14 +55,18 @@ class PageSchema(StrictSchema):
         },
     }
 )
-@blueprint.response(201, selling.OfflineBatchSchema)
+@blueprint.response(201, selling.OfflineBatchSchema, headers=LOCATION_TOLD)
 @blueprint.alt_response(
     200,
     schema=selling.OfflineBatchSchema,
     description="Received before: the same results; or a dry run: what it would come to",
+    headers={**LOCATION_TOLD, **REPLAY_TOLD},
 )
 @blueprint.alt_response(
-    202, schema=selling.OfflineBatchStateSchema, description="Kept, and being settled"
+    202,
+    schema=selling.OfflineBatchStateSchema,
+    description="Kept, and being settled",
+    headers={**LOCATION_TOLD, **REPLAY_TOLD},
 )
 def post_batch() -> tuple[Answer, int, dict[str, str]]:
     """Settle the transactions that tills concluded offline, each exactly once.
@@ -132,7 +137,7 @@ def settle_in_background(store_id: str, batch_id: str) -> None:
 @blueprint.response(200, selling.OfflineBatchStateSchema)
 def get_batch(store_id: str, batch_id: str) -> Answer:
     """Tell how far a batch is settled."""
-    _require_possible(store_id, batch_id)
+    require_possible("batch_not_found", store_id, batch_id)
     return _members(offline_batches.state(store_id, batch_id, auth.current_actor()))
 
 
@@ -142,17 +147,11 @@ def get_batch(store_id: str, batch_id: str) -> Answer:
 @blueprint.response(200, selling.LineResultsSchema)
 def get_lines(page: Mapping[str, int], store_id: str, batch_id: str) -> Answer:
     """Tell what the lines of a batch came to, in the sender's order."""
-    _require_possible(store_id, batch_id)
+    require_possible("batch_not_found", store_id, batch_id)
     results, next_after = offline_batches.lines(
         store_id, batch_id, auth.current_actor(), after=page["after"], limit=page["limit"]
     )
     return {"results": results, "next_after": next_after}
-
-
-def _require_possible(store_id: str, batch_id: str) -> None:
-    """Refuse names that no batch can have; the database would fail on a NUL."""
-    if not is_identifier(store_id) or not is_identifier(batch_id):
-        raise NotFound(code="batch_not_found")
 
 
 def _rehearsed(envelope: Envelope, judged: Sequence[Judged], received_at: datetime) -> Answer:

@@ -6,6 +6,7 @@ import re
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from hq_service.api.auth import authenticate
 from hq_service.domain.actors import Role
 from tests.support import Card, Hq, Tables, Till, a_name, a_number, sale_line
 
+ROLES_PAGE = Path(__file__).resolve().parents[2] / "docs" / "roles.md"
 ADMIN, AUDITOR, SYNC, TERMINAL = Role.ADMIN, Role.AUDITOR, Role.SYNC, Role.TERMINAL
 BATCH = "/v1/offline-batches/<store_id>/<batch_id>"
 TRANSACTION = "/v1/transactions/<store_id>/<terminal_id>/<transaction_id>"
@@ -254,6 +256,28 @@ def test_every_route_declares_whom_it_allows(app: Flask) -> None:
             view = app.view_functions[rule.endpoint]
             if (method, rule.rule) not in PUBLIC:
                 assert getattr(view, "allowed_roles", None) == ALLOWED[method, rule.rule]
+
+
+def test_the_table_of_roles_and_routes_is_what_is_declared() -> None:
+    text = ROLES_PAGE.read_text(encoding="utf-8")
+    header, *rows = re.findall(
+        r"^\|(?: `(\w+) (\S+)`)? \|(.*)\|$", text.partition("## Routes")[2], re.M
+    )
+    roles = [Role(name) for name in header[2].replace("|", " ").split()]
+    told = {
+        (method, path): {
+            role
+            for role, cell in zip(roles, cells.split("|"), strict=True)
+            if cell.strip() == "yes"
+        }
+        for method, path, cells in rows
+        if method
+    }
+    declared = {
+        (method, re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule)): allowed
+        for (method, rule), allowed in ALLOWED.items()
+    }
+    assert told == declared
 
 
 def test_no_route_has_a_card_number_in_its_path(app: Flask) -> None:

@@ -7,8 +7,11 @@ from typing import Any
 from uuid import UUID
 
 from hq_service.api import auth
-from hq_service.api.blueprints import Blueprint, keyring
+from hq_service.api.blueprints import Blueprint
+from hq_service.api.changes import change, members_to_change
 from hq_service.api.distribution import members, page_members
+from hq_service.api.headers import ETAG_TOLD, IF_MATCH
+from hq_service.api.names import require_possible
 from hq_service.api.preconditions import etag, seen_version
 from hq_service.api.schemas.distribution import (
     NewScheduleSchema,
@@ -25,11 +28,7 @@ from hq_service.api.schemas.distribution import (
 )
 from hq_service.domain.actors import Role
 from hq_service.domain.distribution import Schedule, SessionFilter
-from hq_service.domain.errors import NotFound
-from hq_service.domain.reading import is_identifier
 from hq_service.operations import distribution, schedules
-from hq_service.operations.changes import Change
-from hq_service.operations.clock import now
 from hq_service.operations.schedules import NewSchedule
 
 blueprint = Blueprint("admin-distribution", "Distribution, for administrators")
@@ -59,7 +58,7 @@ def list_schedules(page: Mapping[str, Any]) -> Answer:
 @blueprint.route(SCHEDULES, methods=["POST"])
 @auth.allow(Role.ADMIN)
 @blueprint.arguments(NewScheduleSchema)
-@blueprint.response(201, ScheduleSchema)
+@blueprint.response(201, ScheduleSchema, headers=ETAG_TOLD)
 def create_schedule(wish: Mapping[str, Any]) -> AnswerWithTag:
     """Create a distribution schedule, with a reason."""
     made = schedules.create(
@@ -71,17 +70,17 @@ def create_schedule(wish: Mapping[str, Any]) -> AnswerWithTag:
             wish.get("every_seconds"),
             wish.get("cron"),
         ),
-        _change(wish),
+        change(wish),
     )
     return _schedule(made), 201, etag(made.version)
 
 
 @blueprint.route(f"{SCHEDULES}/<schedule_id>", methods=["GET"])
 @auth.allow(Role.ADMIN, Role.AUDITOR)
-@blueprint.response(200, ScheduleSchema)
+@blueprint.response(200, ScheduleSchema, headers=ETAG_TOLD)
 def show_schedule(schedule_id: str) -> AnswerWithTag:
     """Tell one distribution schedule; the ETag is for If-Match."""
-    _require_possible(schedule_id)
+    require_possible("schedule_not_found", schedule_id)
     found = schedules.show(schedule_id)
     return _schedule(found), 200, etag(found.version)
 
@@ -89,13 +88,13 @@ def show_schedule(schedule_id: str) -> AnswerWithTag:
 @blueprint.route(f"{SCHEDULES}/<schedule_id>", methods=["PATCH"])
 @auth.allow(Role.ADMIN)
 @blueprint.arguments(ScheduleEditSchema)
-@blueprint.response(200, ScheduleSchema)
+@blueprint.doc(parameters=[IF_MATCH])
+@blueprint.response(200, ScheduleSchema, headers=ETAG_TOLD)
 def edit_schedule(wish: Mapping[str, Any], schedule_id: str) -> AnswerWithTag:
     """Change a distribution schedule. Needs If-Match, and a reason."""
-    _require_possible(schedule_id)
-    changes = {name: value for name, value in wish.items() if name != "reason"}
+    require_possible("schedule_not_found", schedule_id)
     seen = seen_version(lambda: schedules.show(schedule_id).version)
-    edited = schedules.edit(schedule_id, changes, seen, _change(wish))
+    edited = schedules.edit(schedule_id, members_to_change(wish), seen, change(wish))
     return _schedule(edited), 200, etag(edited.version)
 
 
@@ -109,8 +108,8 @@ def run_now(wish: Mapping[str, Any], schedule_id: str) -> tuple[Answer, int]:
     Each replaces the one of the same job and store that has not ended yet; one that carries just
     the same is left as it is, and counted in ``kept_count``.
     """
-    _require_possible(schedule_id)
-    run = distribution.run_now(schedule_id, wish["store_ids"], _change(wish))
+    require_possible("schedule_not_found", schedule_id)
+    run = distribution.run_now(schedule_id, wish["store_ids"], change(wish))
     told = {
         "run_id": run.run_id,
         "schedule_id": run.schedule_id,
@@ -148,7 +147,7 @@ def show_session(session_id: UUID) -> Answer:
 @blueprint.response(201, SessionSchema)
 def rerun_session(wish: Mapping[str, Any], session_id: UUID) -> tuple[Answer, int]:
     """Rerun: a new session for the same job and store, made anew of what is saved."""
-    return members(distribution.rerun(session_id, _change(wish))), 201
+    return members(distribution.rerun(session_id, change(wish))), 201
 
 
 @blueprint.route(f"{SESSIONS}/<uuid:session_id>/cancellations", methods=["POST"])
@@ -160,17 +159,7 @@ def cancel_session(wish: Mapping[str, Any], session_id: UUID) -> Answer:
 
     If the store had fetched it and tells that it is applied, that is taken down all the same.
     """
-    return members(distribution.cancel_session(session_id, _change(wish)))
-
-
-def _change(wish: Mapping[str, Any]) -> Change:
-    return Change(auth.current_actor(), wish["reason"], now(), keyring())
-
-
-def _require_possible(schedule_id: str) -> None:
-    """Refuse names that no schedule can have; the database would fail on a NUL."""
-    if not is_identifier(schedule_id):
-        raise NotFound(code="schedule_not_found")
+    return members(distribution.cancel_session(session_id, change(wish)))
 
 
 def _schedule(schedule: Schedule) -> Answer:

@@ -8,6 +8,7 @@ from typing import Any
 from hq_service.api import auth
 from hq_service.api.blueprints import Blueprint
 from hq_service.api.changes import change
+from hq_service.api.headers import ETAG_TOLD, IF_MATCH
 from hq_service.api.names import require_possible
 from hq_service.api.preconditions import etag, seen_version
 from hq_service.api.schemas import registers as schemas
@@ -42,7 +43,7 @@ def list_offline_profiles(page: Mapping[str, Any]) -> dict[str, Any]:
 @blueprint.route(PROFILES, methods=["POST"])
 @auth.allow(Role.ADMIN)
 @blueprint.arguments(schemas.NewOfflineProfileSchema)
-@blueprint.response(201, schemas.OfflineProfileSchema)
+@blueprint.response(201, schemas.OfflineProfileSchema, headers=ETAG_TOLD)
 def create_offline_profile(wish: Mapping[str, Any]) -> Answer:
     """Create an offline profile; fields that are not named get their defaults."""
     made = offline_profiles.create(
@@ -53,7 +54,7 @@ def create_offline_profile(wish: Mapping[str, Any]) -> Answer:
 
 @blueprint.route(PROFILE, methods=["GET"])
 @auth.allow(Role.ADMIN, Role.AUDITOR)
-@blueprint.response(200, schemas.OfflineProfileSchema)
+@blueprint.response(200, schemas.OfflineProfileSchema, headers=ETAG_TOLD)
 def show_offline_profile(offline_profile_id: str) -> Answer:
     """Tell one offline profile; the ETag is for If-Match."""
     return _answer(_show(offline_profile_id))
@@ -62,7 +63,8 @@ def show_offline_profile(offline_profile_id: str) -> Answer:
 @blueprint.route(PROFILE, methods=["PATCH"])
 @auth.allow(Role.ADMIN)
 @blueprint.arguments(schemas.OfflineProfileEditSchema)
-@blueprint.response(200, schemas.OfflineProfileSchema)
+@blueprint.doc(parameters=[IF_MATCH])
+@blueprint.response(200, schemas.OfflineProfileSchema, headers=ETAG_TOLD)
 def edit_offline_profile(wish: Mapping[str, Any], offline_profile_id: str) -> Answer:
     """Change a profile's name or some of its values. Needs If-Match, and a reason."""
     require_possible("offline_profile_not_found", offline_profile_id)
@@ -76,7 +78,7 @@ def edit_offline_profile(wish: Mapping[str, Any], offline_profile_id: str) -> An
 @blueprint.route(f"{PROFILE}/retirement", methods=["POST"])
 @auth.allow(Role.ADMIN)
 @blueprint.arguments(schemas.ChangeReasonSchema)
-@blueprint.response(200, schemas.OfflineProfileSchema)
+@blueprint.response(200, schemas.OfflineProfileSchema, headers=ETAG_TOLD)
 def retire_offline_profile(wish: Mapping[str, Any], offline_profile_id: str) -> Answer:
     """Retire a profile that no register in use has."""
     require_possible("offline_profile_not_found", offline_profile_id)

@@ -8,6 +8,7 @@ from typing import Any
 from hq_service.api import auth
 from hq_service.api.blueprints import Blueprint
 from hq_service.api.changes import change
+from hq_service.api.headers import ETAG_TOLD, IF_MATCH
 from hq_service.api.languages import headers_of, language_of_request
 from hq_service.api.parameters import members
 from hq_service.api.preconditions import etag, seen_version
@@ -36,8 +37,8 @@ OF_STORE = "/v1/admin/stores/<store_id>/parameters"
 
 @blueprint.route("/v1/admin/parameters", methods=["GET"])
 @auth.allow(Role.ADMIN, Role.AUDITOR)
-@blueprint.response(200, ParametersSchema)
-def read_parameters() -> Answer:
+@blueprint.response(200, ParametersSchema, headers=ETAG_TOLD)
+def read_company_parameters() -> Answer:
     """Tell the company-wide parameters as saved last; the ETag is for If-Match."""
     saved = parameters.read_for_administrator()
     return members(saved), 200, etag(saved.revision)
@@ -46,7 +47,8 @@ def read_parameters() -> Answer:
 @blueprint.route("/v1/admin/parameters", methods=["PATCH"])
 @auth.allow(Role.ADMIN)
 @blueprint.arguments(ParametersEditSchema)
-@blueprint.response(200, ParametersSchema)
+@blueprint.doc(parameters=[IF_MATCH])
+@blueprint.response(200, ParametersSchema, headers=ETAG_TOLD)
 def edit_parameters(wish: Mapping[str, Any]) -> Answer:
     """Save a new revision with some parameters changed. Needs If-Match, and a reason.
 
@@ -59,7 +61,7 @@ def edit_parameters(wish: Mapping[str, Any]) -> Answer:
 
 @blueprint.route(OF_STORE, methods=["GET"])
 @auth.allow(Role.ADMIN, Role.AUDITOR)
-@blueprint.response(200, StoreParametersSchema)
+@blueprint.response(200, StoreParametersSchema, headers=ETAG_TOLD)
 def read_parameters_of_store(store_id: str) -> Answer:
     """Tell the parameters of one store as saved last, what it sets itself, and what has arrived."""
     return _of_store(parameters.read_of_store(store_id))
@@ -68,7 +70,8 @@ def read_parameters_of_store(store_id: str) -> Answer:
 @blueprint.route(OF_STORE, methods=["PATCH"])
 @auth.allow(Role.ADMIN)
 @blueprint.arguments(ParametersEditSchema)
-@blueprint.response(200, StoreParametersSchema)
+@blueprint.doc(parameters=[IF_MATCH])
+@blueprint.response(200, StoreParametersSchema, headers=ETAG_TOLD)
 def edit_parameters_of_store(wish: Mapping[str, Any], store_id: str) -> Answer:
     """Save what one store sets itself; null takes it back. Needs If-Match, and a reason.
 

@@ -8,6 +8,7 @@ from typing import Any
 from hq_service.api import auth
 from hq_service.api.blueprints import Blueprint
 from hq_service.api.changes import change, members_to_change
+from hq_service.api.headers import ETAG_TOLD, IF_MATCH
 from hq_service.api.names import require_possible
 from hq_service.api.preconditions import etag, seen_version
 from hq_service.api.schemas import registers as schemas
@@ -39,7 +40,7 @@ def list_stores(page: Mapping[str, Any]) -> dict[str, Any]:
 @blueprint.route("/v1/admin/stores", methods=["POST"])
 @auth.allow(Role.ADMIN)
 @blueprint.arguments(schemas.NewStoreSchema)
-@blueprint.response(201, schemas.StoreSchema)
+@blueprint.response(201, schemas.StoreSchema, headers=ETAG_TOLD)
 def create_store(wish: Mapping[str, Any]) -> Answer:
     """Create a store. Its id stands for it for ever."""
     made = stores.create(wish["store_id"], wish["name"], wish["time_zone"], change(wish))
@@ -48,7 +49,7 @@ def create_store(wish: Mapping[str, Any]) -> Answer:
 
 @blueprint.route("/v1/admin/stores/<store_id>", methods=["GET"])
 @auth.allow(Role.ADMIN, Role.AUDITOR)
-@blueprint.response(200, schemas.StoreSchema)
+@blueprint.response(200, schemas.StoreSchema, headers=ETAG_TOLD)
 def show_store(store_id: str) -> Answer:
     """Tell one store; the ETag is for If-Match."""
     return _answer(_show(store_id))
@@ -57,7 +58,8 @@ def show_store(store_id: str) -> Answer:
 @blueprint.route("/v1/admin/stores/<store_id>", methods=["PATCH"])
 @auth.allow(Role.ADMIN)
 @blueprint.arguments(schemas.StoreEditSchema)
-@blueprint.response(200, schemas.StoreSchema)
+@blueprint.doc(parameters=[IF_MATCH])
+@blueprint.response(200, schemas.StoreSchema, headers=ETAG_TOLD)
 def edit_store(wish: Mapping[str, Any], store_id: str) -> Answer:
     """Change a store's name or time zone. Needs If-Match, and a reason."""
     require_possible("store_not_found", store_id)
@@ -78,7 +80,7 @@ def show_store_retirement(store_id: str) -> dict[str, Any]:
 @blueprint.route("/v1/admin/stores/<store_id>/retirement", methods=["POST"])
 @auth.allow(Role.ADMIN)
 @blueprint.arguments(schemas.RetirementSchema)
-@blueprint.response(200, schemas.StoreSchema)
+@blueprint.response(200, schemas.StoreSchema, headers=ETAG_TOLD)
 def retire_store(wish: Mapping[str, Any], store_id: str) -> Answer:
     """Retire a store, accepting what was shown to be at stake: nothing is locked or granted in it
     any more, and packages that it has not fetched yet are not handed out.
@@ -93,7 +95,7 @@ def retire_store(wish: Mapping[str, Any], store_id: str) -> Answer:
 @blueprint.route("/v1/admin/stores/<store_id>/reactivation", methods=["POST"])
 @auth.allow(Role.ADMIN)
 @blueprint.arguments(schemas.ChangeReasonSchema)
-@blueprint.response(200, schemas.StoreSchema)
+@blueprint.response(200, schemas.StoreSchema, headers=ETAG_TOLD)
 def reactivate_store(wish: Mapping[str, Any], store_id: str) -> Answer:
     """Take a retired store into use again."""
     require_possible("store_not_found", store_id)
