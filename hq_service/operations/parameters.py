@@ -232,17 +232,19 @@ def states(
     """Return how far the newest change has come, by store and terminal in use.
 
     Returns: the states, at most ``limit`` terminals, and where the next page begins: after that
-             (store, terminal). A store that did not fit on the page is continued on the next.
+             (store, terminal); None on the last. A store that did not fit on the page is continued
+             on the next.
     Raises:  NotFound ``store_not_found``.
     """
     if store_id is not None and not terminals.store_exists(store_id):
         raise NotFound(code="store_not_found")
-    rows = parameters.terminal_rows(store_id=store_id, after=after, limit=limit)
+    rows = parameters.terminal_rows(store_id=store_id, after=after, limit=limit + 1)
+    told = rows[:limit]
     found = [
-        _store_state(list(of_store)) for _, of_store in groupby(rows, lambda row: row.store_id)
+        _store_state(list(of_store)) for _, of_store in groupby(told, lambda row: row.store_id)
     ]
-    is_last = len(rows) < limit
-    return found, None if is_last else (rows[-1].store_id, rows[-1].terminal_id or "")
+    is_last = len(rows) <= limit
+    return found, None if is_last else (told[-1].store_id, told[-1].terminal_id or "")
 
 
 def _check(wished: Mapping[str, Any], seen_revision: int | None, *, is_override: bool) -> None:

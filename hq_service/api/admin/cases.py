@@ -10,6 +10,7 @@ from hq_service.api import auth
 from hq_service.api.admin.stories import members, story_members
 from hq_service.api.blueprints import Blueprint, keyring
 from hq_service.api.changes import change
+from hq_service.api.pages import one_page
 from hq_service.api.schemas.cases import (
     CasePageSchema,
     CaseSchema,
@@ -41,12 +42,8 @@ def list_cases(page: Mapping[str, Any]) -> Answer:
     after, limit = wanted.pop("after"), wanted.pop("limit")
     wanted["state"] = CaseState(wanted["state"])
     found = cases.list_cases(CaseFilter(**wanted), after=after, limit=limit + 1)
-    told = found[:limit]
-    last = told[-1] if len(found) > limit else None
-    return {
-        "cases": [members(case) for case in told],
-        "next_after": after_text((last.opened_at, last.case_id) if last else None),
-    }
+    told, end = one_page(found, limit, lambda case: (case.opened_at, case.case_id))
+    return {"cases": [members(case) for case in told], "next_after": after_text(end)}
 
 
 @blueprint.route("/v1/admin/cases/summary", methods=["GET"])

@@ -12,6 +12,7 @@ from hq_service.api.changes import change, members_to_change
 from hq_service.api.distribution import members, page_members
 from hq_service.api.headers import ETAG_TOLD, IF_MATCH
 from hq_service.api.names import require_possible
+from hq_service.api.pages import one_page
 from hq_service.api.preconditions import etag, seen_version
 from hq_service.api.schemas.distribution import (
     NewScheduleSchema,
@@ -47,12 +48,9 @@ SESSIONS = "/v1/admin/distribution-sessions"
 @blueprint.response(200, SchedulesSchema)
 def list_schedules(page: Mapping[str, Any]) -> Answer:
     """Tell the distribution schedules, by id."""
-    found = schedules.page(after=page["after"], limit=page["limit"])
-    is_last = len(found) < page["limit"]
-    return {
-        "schedules": [_schedule(one) for one in found],
-        "next_after": None if is_last else found[-1].schedule_id,
-    }
+    found = schedules.page(after=page["after"], limit=page["limit"] + 1)
+    told, next_after = one_page(found, page["limit"], lambda one: one.schedule_id)
+    return {"schedules": [_schedule(one) for one in told], "next_after": next_after}
 
 
 @blueprint.route(SCHEDULES, methods=["POST"])
@@ -129,7 +127,7 @@ def run_now(wish: Mapping[str, Any], schedule_id: str) -> tuple[Answer, int]:
 def list_sessions(page: Mapping[str, Any]) -> Answer:
     """Tell the download and upload sessions, the newest first; those without data if asked for."""
     wanted = SessionFilter(**{name: page[name] for name in SessionFilter.__slots__})
-    found = distribution.list_sessions(wanted, after=page["after"], limit=page["limit"])
+    found = distribution.list_sessions(wanted, after=page["after"], limit=page["limit"] + 1)
     return page_members(found, page["limit"])
 
 

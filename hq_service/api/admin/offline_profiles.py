@@ -10,6 +10,7 @@ from hq_service.api.blueprints import Blueprint
 from hq_service.api.changes import change
 from hq_service.api.headers import ETAG_TOLD, IF_MATCH
 from hq_service.api.names import require_possible
+from hq_service.api.pages import one_page
 from hq_service.api.preconditions import etag, seen_version
 from hq_service.api.schemas import registers as schemas
 from hq_service.domain.actors import Role
@@ -34,10 +35,8 @@ def list_offline_profiles(page: Mapping[str, Any]) -> dict[str, Any]:
     found = offline_profiles.page(
         after=page["after"], limit=limit + 1, with_retired=page["with_retired"]
     )
-    return {
-        "offline_profiles": found[:limit],
-        "next_after": found[limit - 1].offline_profile_id if len(found) > limit else None,
-    }
+    told, next_after = one_page(found, limit, lambda one: one.offline_profile_id)
+    return {"offline_profiles": told, "next_after": next_after}
 
 
 @blueprint.route(PROFILES, methods=["POST"])

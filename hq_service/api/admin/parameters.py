@@ -10,6 +10,7 @@ from hq_service.api.blueprints import Blueprint
 from hq_service.api.changes import change
 from hq_service.api.headers import ETAG_TOLD, IF_MATCH
 from hq_service.api.languages import headers_of, language_of_request
+from hq_service.api.pages import one_page
 from hq_service.api.parameters import members
 from hq_service.api.preconditions import etag, seen_version
 from hq_service.api.schemas.parameters import (
@@ -88,9 +89,9 @@ def edit_parameters_of_store(wish: Mapping[str, Any], store_id: str) -> Answer:
 @blueprint.response(200, ParameterHistorySchema)
 def list_history(page: Mapping[str, Any]) -> dict[str, Any]:
     """Tell who changed what, newest first, with old and new value."""
-    found = parameters.history(**page)
-    is_last = len(found) < page["limit"]
-    return {"revisions": found, "next_after": None if is_last else found[-1].revision}
+    found = parameters.history(**{**page, "limit": page["limit"] + 1})
+    told, next_after = one_page(found, page["limit"], lambda one: one.revision)
+    return {"revisions": told, "next_after": next_after}
 
 
 @blueprint.route("/v1/admin/parameters/states", methods=["GET"])

@@ -10,6 +10,7 @@ from hq_service.api.blueprints import Blueprint
 from hq_service.api.changes import change, members_to_change
 from hq_service.api.headers import ETAG_TOLD, IF_MATCH
 from hq_service.api.names import require_possible
+from hq_service.api.pages import one_page
 from hq_service.api.preconditions import etag, seen_version
 from hq_service.api.schemas import registers as schemas
 from hq_service.domain.actors import Role
@@ -37,10 +38,8 @@ def list_registers(page: Mapping[str, Any], store_id: str) -> dict[str, Any]:
     found = registers.page(
         store_id, after=page["after"], limit=limit + 1, with_retired=page["with_retired"]
     )
-    return {
-        "registers": found[:limit],
-        "next_after": found[limit - 1].terminal_id if len(found) > limit else None,
-    }
+    told, next_after = one_page(found, limit, lambda one: one.terminal_id)
+    return {"registers": told, "next_after": next_after}
 
 
 @blueprint.route(REGISTERS, methods=["POST"])

@@ -10,6 +10,7 @@ from hq_service.api.blueprints import Blueprint
 from hq_service.api.changes import change, members_to_change
 from hq_service.api.headers import ETAG_TOLD, IF_MATCH
 from hq_service.api.names import require_possible
+from hq_service.api.pages import one_page
 from hq_service.api.preconditions import etag, seen_version
 from hq_service.api.schemas import registers as schemas
 from hq_service.domain.actors import Role
@@ -31,10 +32,8 @@ def list_stores(page: Mapping[str, Any]) -> dict[str, Any]:
     """Tell the stores by id; retired ones only if asked."""
     limit = page["limit"]
     found = stores.page(after=page["after"], limit=limit + 1, with_retired=page["with_retired"])
-    return {
-        "stores": found[:limit],
-        "next_after": found[limit - 1].store_id if len(found) > limit else None,
-    }
+    told, next_after = one_page(found, limit, lambda one: one.store_id)
+    return {"stores": told, "next_after": next_after}
 
 
 @blueprint.route("/v1/admin/stores", methods=["POST"])
