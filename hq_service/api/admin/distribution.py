@@ -14,15 +14,14 @@ from hq_service.api.headers import ETAG_TOLD, IF_MATCH
 from hq_service.api.names import require_possible
 from hq_service.api.pages import one_page
 from hq_service.api.preconditions import etag, seen_version
+from hq_service.api.schemas.common import ChangeReasonSchema, NamePageSchema
 from hq_service.api.schemas.distribution import (
     NewScheduleSchema,
     RunNowSchema,
     RunSchema,
     ScheduleEditSchema,
-    SchedulePageSchema,
     ScheduleSchema,
     SchedulesSchema,
-    SessionChangeSchema,
     SessionPageSchema,
     SessionSchema,
     SessionsSchema,
@@ -44,7 +43,7 @@ SESSIONS = "/v1/admin/distribution-sessions"
 
 @blueprint.route(SCHEDULES, methods=["GET"])
 @auth.allow(Role.ADMIN, Role.AUDITOR)
-@blueprint.arguments(SchedulePageSchema, location="query")
+@blueprint.arguments(NamePageSchema, location="query")
 @blueprint.response(200, SchedulesSchema)
 def list_schedules(page: Mapping[str, Any]) -> Answer:
     """Tell the distribution schedules, by id."""
@@ -141,7 +140,7 @@ def show_session(session_id: UUID) -> Answer:
 
 @blueprint.route(f"{SESSIONS}/<uuid:session_id>/reruns", methods=["POST"])
 @auth.allow(Role.ADMIN)
-@blueprint.arguments(SessionChangeSchema)
+@blueprint.arguments(ChangeReasonSchema)
 @blueprint.response(201, SessionSchema)
 def rerun_session(wish: Mapping[str, Any], session_id: UUID) -> tuple[Answer, int]:
     """Rerun: a new session for the same job and store, made anew of what is saved."""
@@ -150,7 +149,7 @@ def rerun_session(wish: Mapping[str, Any], session_id: UUID) -> tuple[Answer, in
 
 @blueprint.route(f"{SESSIONS}/<uuid:session_id>/cancellations", methods=["POST"])
 @auth.allow(Role.ADMIN)
-@blueprint.arguments(SessionChangeSchema)
+@blueprint.arguments(ChangeReasonSchema)
 @blueprint.response(200, SessionSchema)
 def cancel_session(wish: Mapping[str, Any], session_id: UUID) -> Answer:
     """Cancel: the package is not handed out any more.

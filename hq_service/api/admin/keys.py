@@ -11,7 +11,7 @@ from hq_service.api.changes import change
 from hq_service.api.names import require_possible
 from hq_service.api.pages import one_page
 from hq_service.api.schemas import keys as schemas
-from hq_service.api.schemas.registers import ChangeReasonSchema
+from hq_service.api.schemas.common import ChangeReasonSchema
 from hq_service.domain.actors import ApiKey, Role
 from hq_service.operations import keys
 from hq_service.operations.clock import now

@@ -13,6 +13,7 @@ from hq_service.api.names import require_possible
 from hq_service.api.pages import one_page
 from hq_service.api.preconditions import etag, seen_version
 from hq_service.api.schemas import registers as schemas
+from hq_service.api.schemas.common import ChangeReasonSchema
 from hq_service.domain.actors import Role
 from hq_service.domain.offline_profiles import OfflineProfile
 from hq_service.operations import offline_profiles
@@ -76,7 +77,7 @@ def edit_offline_profile(wish: Mapping[str, Any], offline_profile_id: str) -> An
 
 @blueprint.route(f"{PROFILE}/retirement", methods=["POST"])
 @auth.allow(Role.ADMIN)
-@blueprint.arguments(schemas.ChangeReasonSchema)
+@blueprint.arguments(ChangeReasonSchema)
 @blueprint.response(200, schemas.OfflineProfileSchema, headers=ETAG_TOLD)
 def retire_offline_profile(wish: Mapping[str, Any], offline_profile_id: str) -> Answer:
     """Retire a profile that no register in use has."""

@@ -13,6 +13,7 @@ from hq_service.api.names import require_possible
 from hq_service.api.pages import one_page
 from hq_service.api.preconditions import etag, seen_version
 from hq_service.api.schemas import registers as schemas
+from hq_service.api.schemas.common import ChangeReasonSchema
 from hq_service.domain.actors import Role
 from hq_service.domain.registers import Accepted, Register
 from hq_service.operations import registers
@@ -111,7 +112,7 @@ def retire_register(wish: Mapping[str, Any], store_id: str, terminal_id: str) ->
 
 @blueprint.route(f"{REGISTER}/reactivation", methods=["POST"])
 @auth.allow(Role.ADMIN)
-@blueprint.arguments(schemas.ChangeReasonSchema)
+@blueprint.arguments(ChangeReasonSchema)
 @blueprint.response(200, schemas.RegisterSchema, headers=ETAG_TOLD)
 def reactivate_register(wish: Mapping[str, Any], store_id: str, terminal_id: str) -> Answer:
     """Take a retired register into use again, under its number and with its history."""

@@ -13,6 +13,7 @@ from hq_service.api.names import require_possible
 from hq_service.api.pages import one_page
 from hq_service.api.preconditions import etag, seen_version
 from hq_service.api.schemas import registers as schemas
+from hq_service.api.schemas.common import ChangeReasonSchema
 from hq_service.domain.actors import Role
 from hq_service.domain.registers import Accepted, Store
 from hq_service.operations import stores
@@ -93,7 +94,7 @@ def retire_store(wish: Mapping[str, Any], store_id: str) -> Answer:
 
 @blueprint.route("/v1/admin/stores/<store_id>/reactivation", methods=["POST"])
 @auth.allow(Role.ADMIN)
-@blueprint.arguments(schemas.ChangeReasonSchema)
+@blueprint.arguments(ChangeReasonSchema)
 @blueprint.response(200, schemas.StoreSchema, headers=ETAG_TOLD)
 def reactivate_store(wish: Mapping[str, Any], store_id: str) -> Answer:
     """Take a retired store into use again."""

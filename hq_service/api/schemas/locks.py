@@ -6,6 +6,7 @@ from marshmallow import Schema, fields, validate
 
 from hq_service.api.schemas.common import (
     InstrumentSchema,
+    LineKeySchema,
     QueryInteger,
     StrictInstant,
     StrictInteger,
@@ -34,14 +35,10 @@ class LockPageSchema(StrictSchema):
     limit = QueryInteger(load_default=PAGE_LOCKS_MAX, validate=validate.Range(1, PAGE_LOCKS_MAX))
 
 
-class HeldLockSchema(Schema):
+class HeldLockSchema(LineKeySchema):
     """A live lock, with what breaking it can cost."""
 
     lock_id = fields.UUID(required=True)
-    store_id = fields.String(required=True)
-    terminal_id = fields.String(required=True)
-    transaction_id = fields.String(required=True)
-    line = fields.Integer(required=True)
     purpose = fields.String(required=True)
     state = fields.String(required=True, metadata={"enum": [one.value for one in LockState]})
     locked_at = fields.AwareDateTime(required=True)
