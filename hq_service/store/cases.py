@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import BigInteger, Uuid, any_, cast, func, null, or_, select, tuple_
+from sqlalchemy import Uuid, any_, cast, func, null, or_, select, tuple_
 from sqlalchemy.dialects.postgresql import ARRAY
 
 from hq_service.domain.model import Line, Operation, UnreadableLine
@@ -206,14 +206,16 @@ def count_open(store_id: str | None) -> list[tuple[str | None, str | None, int, 
     currency as a whole, where each case counts once.
     """
     code = func.unnest(Row.codes)
-    open_minor = func.sum(Row.shortfall_minor - Row.recovered_minor).cast(BigInteger)
+    # A sum of bigint is numeric: a thousand of the largest shortfalls are more than a bigint holds.
+    open_minor = func.sum(Row.shortfall_minor - Row.recovered_minor)
     counted = func.count()
     rows: list[tuple[str | None, str | None, int, int]] = []
     for told, grouped in ((null(), [Row.currency]), (code, [Row.currency, code])):
         found = select(Row.currency, told, counted, open_minor).where(Row.resolved_at.is_(None))
         if store_id is not None:
             found = found.where(Row.store_id == store_id)
-        rows += [(*row,) for row in db.session.execute(found.group_by(*grouped).order_by(*grouped))]
+        found = found.group_by(*grouped).order_by(*grouped)
+        rows += [(*row[:3], int(row[3])) for row in db.session.execute(found)]
     return rows
 
 

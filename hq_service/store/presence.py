@@ -223,7 +223,7 @@ def lock_figures(
             "now": now,
         },
     )
-    return [LockFigures(*row) for row in rows]
+    return [_figures(row) for row in rows]
 
 
 def in_force_now(store_ids: Iterable[str]) -> dict[str, Parameters]:
@@ -250,6 +250,13 @@ def _register(row: Sequence[Any], newest_locked_at: datetime | None = None) -> R
     told = row[len(_REGISTER) : _WIDTH]
     report = Report(*told) if told[0] is not None else None
     return RegisterPresence(*(*row[: len(_REGISTER)], report, newest_locked_at))
+
+
+def _figures(row: Sequence[Any]) -> LockFigures:
+    *counted, exposure_minor, oldest_grant_at, next_horizon_at, past_horizon_count = row
+    # A sum of bigint is numeric: it may be more than a bigint holds.
+    until = (oldest_grant_at, next_horizon_at, past_horizon_count)
+    return LockFigures(*counted, int(exposure_minor), *until)
 
 
 def _delivery(row: Sequence[Any]) -> Delivery:

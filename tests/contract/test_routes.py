@@ -111,6 +111,8 @@ ALLOWED: dict[tuple[str, str], set[Role]] = {
     ("POST", f"{SESSIONS}/<uuid:session_id>/reruns"): {ADMIN},
     ("POST", f"{SESSIONS}/<uuid:session_id>/cancellations"): {ADMIN},
 }
+# Those of them that read something by its name.
+READ_BY_NAME = [rule for method, rule in ALLOWED if method == "GET" and "<" in rule]
 # Those of them that answer even when there is nothing.
 ALWAYS_THERE = {
     "/v1/locks",
@@ -297,6 +299,14 @@ def test_a_role_gets_in_where_it_is_allowed_and_nowhere_else(
         assert answer.status_code in (200, 422)
     else:
         assert answer.status_code in (404, 422), "let in, and the request itself is at fault"
+
+
+@pytest.mark.parametrize("name", ["a%00b", "%ff", "a b", "x" * 100])
+@pytest.mark.parametrize("rule", READ_BY_NAME)
+def test_a_name_that_nothing_can_have_is_not_found(world: World, rule: str, name: str) -> None:
+    path = re.sub(r"<[\w:]+>", name, rule)
+    for role in ALLOWED["GET", rule]:
+        assert world.call("GET", path, world.as_role(role)).status_code == 404
 
 
 @pytest.mark.parametrize("who", NOBODY)

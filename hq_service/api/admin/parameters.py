@@ -10,6 +10,7 @@ from hq_service.api.blueprints import Blueprint
 from hq_service.api.changes import change
 from hq_service.api.headers import ETAG_TOLD, IF_MATCH
 from hq_service.api.languages import headers_of, language_of_request
+from hq_service.api.names import require_possible
 from hq_service.api.pages import one_page
 from hq_service.api.parameters import members
 from hq_service.api.preconditions import etag, seen_version
@@ -65,7 +66,7 @@ def edit_parameters(wish: Mapping[str, Any]) -> Answer:
 @blueprint.response(200, StoreParametersSchema, headers=ETAG_TOLD)
 def read_parameters_of_store(store_id: str) -> Answer:
     """Tell the parameters of one store as saved last, what it sets itself, and what has arrived."""
-    return _of_store(parameters.read_of_store(store_id))
+    return _of_store(_show(store_id))
 
 
 @blueprint.route(OF_STORE, methods=["PATCH"])
@@ -79,7 +80,8 @@ def edit_parameters_of_store(wish: Mapping[str, Any], store_id: str) -> Answer:
     The ETag changes with the company's parameters, too: what a store does not set, it has from
     there. If the store sets those values already, nothing is saved and the revision stays.
     """
-    seen = seen_version(lambda: parameters.read_of_store(store_id).saved.revision)
+    require_possible("store_not_found", store_id)
+    seen = seen_version(lambda: _show(store_id).saved.revision)
     return _of_store(parameters.edit_of_store(store_id, wish["parameters"], seen, change(wish)))
 
 
@@ -127,6 +129,11 @@ def list_definitions() -> Answer:
     language = language_of_request()
     described = [_definition(describe(one, language)) for one in DEFINITIONS]
     return {"language": language, "parameters": described}, 200, headers_of(language)
+
+
+def _show(store_id: str) -> StoreParameters:
+    require_possible("store_not_found", store_id)
+    return parameters.read_of_store(store_id)
 
 
 def _of_store(found: StoreParameters) -> Answer:
