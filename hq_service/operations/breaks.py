@@ -57,16 +57,16 @@ def list_locks(
     not, and says where.
     """
     told: list[HeldLock] = []
-    revisions = locks.newest_revisions()
+    in_force: dict[str, Parameters] = {}
     part_locks = limit + 1 if state is None else PART_LOCKS
     for _ in range(PARTS_MAX):
         part = locks.page(wanted, after=after, limit=part_locks)
-        for instrument, last_seen_at in part:
-            lock = instrument.lock
-            assert lock is not None  # it is in the list by its lock
-            revision = max(revisions.get(None, 0), revisions.get(lock.store_id, 0))
-            in_force = parameters.in_force_at(lock.store_id, revision)
-            one = _held(instrument, lock, last_seen_at, in_force, now)
+        held = [(one, one.lock, seen_at) for one, seen_at in part if one.lock is not None]
+        further = {lock.store_id for _, lock, _ in held} - in_force.keys()
+        if further:
+            in_force |= parameters.in_force_now(further)
+        for instrument, lock, last_seen_at in held:
+            one = _held(instrument, lock, last_seen_at, in_force[lock.store_id], now)
             if state in (None, one.state):
                 if len(told) == limit:
                     return told, _place_of(told[-1])
