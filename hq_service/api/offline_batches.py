@@ -20,7 +20,7 @@ from hq_service.api.names import require_possible
 from hq_service.api.schemas import selling
 from hq_service.api.schemas.common import QueryInteger, StrictSchema
 from hq_service.domain.actors import Role
-from hq_service.domain.errors import HqError
+from hq_service.domain.errors import HqError, Unavailable
 from hq_service.domain.model import Line, UnreadableLine
 from hq_service.domain.outcomes import LineResult
 from hq_service.domain.reading import Envelope
@@ -33,6 +33,11 @@ auth.protect(blueprint)
 
 Answer = dict[str, Any]
 Judged = tuple[Line | UnreadableLine, LineResult]
+
+KEPT = (
+    "The batch is kept, and the database is away or too busy to settle it now. Repeat it with the"
+    " same bytes: it goes on where it stopped, and you learn its results."
+)
 
 logger = logging.getLogger(__name__)
 
@@ -91,16 +96,30 @@ def post_batch() -> tuple[Answer, int, dict[str, str]]:
     is_new = offline_batches.receive(envelope, lines, actor, received_at)
     location = f"/v1/offline-batches/{envelope.store_id}/{envelope.batch_id}"
     headers = {"Location": location} if is_new else {"Location": location, **REPLAYED}
-    if len(lines) > settings().batch_synchronous_lines_max:
-        state = offline_batches.state(envelope.store_id, envelope.batch_id, actor)
-        if state.settled_at is None:
-            settle_in_background(envelope.store_id, envelope.batch_id)
-            return _members(state), 202, headers
-        return _members(state), 200, headers
-    settle_now(envelope.store_id, envelope.batch_id, received_at)
-    state = offline_batches.state(envelope.store_id, envelope.batch_id, actor)
-    answer = {**_members(state), "results": _all_results(state)}
-    return answer, 201 if is_new else 200, headers
+    try:
+        answer, is_settled = _settled(envelope, len(lines), received_at)
+    except Unavailable as error:
+        raise Unavailable(KEPT, **error.members) from error
+    if not is_settled:
+        return answer, 202, headers
+    return answer, 201 if is_new and "results" in answer else 200, headers
+
+
+def _settled(envelope: Envelope, lines_count: int, received_at: datetime) -> tuple[Answer, bool]:
+    """Settle a batch that was received, a large one behind the answer; return what is answered,
+    and whether it is settled.
+    """
+    store_id, batch_id = envelope.store_id, envelope.batch_id
+    actor = auth.current_actor()
+    if lines_count > settings().batch_synchronous_lines_max:
+        state = offline_batches.state(store_id, batch_id, actor)
+        is_settled = state.settled_at is not None
+        if not is_settled:
+            settle_in_background(store_id, batch_id)
+        return _members(state), is_settled
+    settle_now(store_id, batch_id, received_at)
+    state = offline_batches.state(store_id, batch_id, actor)
+    return {**_members(state), "results": _all_results(state)}, True
 
 
 def settle_now(store_id: str, batch_id: str, at: datetime) -> None:
@@ -108,7 +127,7 @@ def settle_now(store_id: str, batch_id: str, at: datetime) -> None:
     offline_batches.settle_store(
         store_id, batch_id, keyring(), at, chunk_lines=settings().settle_chunk_lines
     )
-    waiting.judge_again(keyring(), at)
+    waiting.judge_again_behind(keyring(), at)
 
 
 def settle_in_background(store_id: str, batch_id: str) -> None:

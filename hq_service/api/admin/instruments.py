@@ -41,7 +41,7 @@ def issue_instrument(
         keyring(),
         now(),
     )
-    waiting.judge_again(keyring(), now())  # sales may have come before their card
+    waiting.judge_again_behind(keyring(), now())  # sales may have come before their card
     body = {
         "reference": wish["reference"],
         "instrument": instrument_members(issued.instrument),
