@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from flask import current_app, request
+from flask import Flask, current_app, request
 from marshmallow import validate
 
 from hq_service.api import auth
@@ -38,6 +38,10 @@ KEPT = (
     "The batch is kept, and the database is away or too busy to settle it now. Repeat it with the"
     " same bytes: it goes on where it stopped, and you learn its results."
 )
+
+# What is being settled behind its answer, by application, store and batch.
+_settling: set[tuple[Flask, str, str]] = set()
+_settling_lock = threading.Lock()
 
 logger = logging.getLogger(__name__)
 
@@ -131,22 +135,30 @@ def settle_now(store_id: str, batch_id: str, at: datetime) -> None:
 
 
 def settle_in_background(store_id: str, batch_id: str) -> None:
-    """Settle a large batch behind its answer.
+    """Settle a large batch behind its answer, unless that is under way: senders repeat themselves.
 
     If the process ends meanwhile, nothing is lost: posting the batch again goes on where it
     stopped, and so does ``hq settle-pending``.
     """
     app = current_app._get_current_object()  # type: ignore[attr-defined]  # noqa: SLF001
+    this = (app, store_id, batch_id)
+    with _settling_lock:
+        if this in _settling:
+            return
+        _settling.add(this)
 
     def run() -> None:
-        with app.app_context():
-            try:
+        try:
+            with app.app_context():
                 settle_now(store_id, batch_id, now())
-            except HqError as error:
-                logger.warning(
-                    "settling goes on later",
-                    extra={"action": "settle", "store_id": store_id, "outcome": error.code},
-                )
+        except Exception as error:  # noqa: BLE001 - nobody waits for this thread
+            # The text of an error may hold what a line held: only its type, or its code.
+            told = error.code if isinstance(error, HqError) else type(error).__name__
+            extra = {"action": "settle", "store_id": store_id, "batch_id": batch_id}
+            logger.warning("settling goes on later", extra={**extra, "outcome": told})
+        finally:
+            with _settling_lock:
+                _settling.discard(this)
 
     threading.Thread(target=run, name=f"settle-{store_id}", daemon=True).start()
 

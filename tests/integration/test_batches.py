@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import gzip
 import json
+import threading
 import time
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 from click.testing import CliRunner
 from werkzeug.test import TestResponse
 
+from hq_service.app import create_app, disconnect
 from hq_service.cli import main
+from hq_service.domain.actors import Role
 from hq_service.operations import offline_batches
 from tests.support import (
     GRANT_KEYS,
@@ -23,6 +27,8 @@ from tests.support import (
     Till,
     a_name,
     a_number,
+    psycopg_url,
+    test_settings,
 )
 
 
@@ -80,6 +86,28 @@ def test_a_large_batch_is_kept_and_settled_behind_the_answer(hq: Hq) -> None:
     assert "results" not in answer.json
     wait_until_settled(hq, answer.headers["Location"])
     assert hq.balance(card) == 100_000 - 10_001
+
+
+def test_a_large_batch_that_comes_again_while_it_is_settled_is_not_settled_twice_at_once(
+    hq: Hq, database_url: str
+) -> None:
+    till, card = hq.till(), hq.issue(100)
+    body = {"store_id": till.store_id, "batch_id": a_name("batch")}
+    body["lines"] = [till.offline_line(card, f"X{n}", 1) for n in range(2)]
+    app = create_app(test_settings(database_url, batch_synchronous_lines_max=1))
+    sync = Caller(app.test_client(), hq.make_key(Role.SYNC, store_id=till.store_id))
+    with psycopg.connect(psycopg_url(database_url)) as beside:
+        row = "SELECT 1 FROM instruments WHERE instrument_id = %s FOR UPDATE"
+        beside.execute(row, (card.instrument_id,))
+        answers = [sync.post("/v1/offline-batches", body) for _ in range(4)]
+        settling = [one for one in threading.enumerate() if one.name == f"settle-{till.store_id}"]
+    assert [answer.status_code for answer in answers] == [202] * 4
+    assert len(settling) == 1
+    settling[0].join()
+    wait_until_settled(hq, answers[0].headers["Location"])
+    assert sync.post("/v1/offline-batches", body).status_code == 200
+    with app.app_context():
+        disconnect()
 
 
 def wait_until_settled(hq: Hq, location: str) -> None:
