@@ -31,6 +31,7 @@ from hq_service.api.admin import offline_profiles as admin_offline_profiles
 from hq_service.api.admin import parameters as admin_parameters
 from hq_service.api.admin import registers as admin_registers
 from hq_service.api.admin import stores as admin_stores
+from hq_service.api.description import OperationsPlugin
 from hq_service.api.schemas.common import ProblemSchema
 from hq_service.api.schemas.selling import OfflineBatchRequestSchema
 from hq_service.settings import Settings, settings_from
@@ -96,7 +97,7 @@ def create_app(settings: Settings) -> Flask:
         database.listen(database.db.engine)
     database.watchdog.deadline_seconds = settings.commit_deadline_seconds
     observability.register(app)
-    api = HqApi(app)
+    api = HqApi(app, spec_kwargs={"extra_plugins": [OperationsPlugin(app)]})
     api.spec.components.schema("OfflineBatchRequest", schema=OfflineBatchRequestSchema)
     for blueprint in BLUEPRINTS:
         api.register_blueprint(blueprint)

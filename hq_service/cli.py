@@ -10,18 +10,23 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import click
 from alembic import command
 from alembic.config import Config
+from marshmallow import ValidationError
+from marshmallow.fields import Field
 
 from hq_service import __version__, observability
 from hq_service.api import problems
+from hq_service.api.schemas.common import display_name
+from hq_service.api.schemas.common import reason as reason_field
 from hq_service.app import DATABASE_ERRORS, create_app, disconnect
 from hq_service.domain.actors import Actor, Role
 from hq_service.domain.errors import HqError, Unavailable
@@ -51,6 +56,13 @@ SECRET_FILES = ("number-secret", "grant-key")
 THE_SERVICE_AT = "the service at "
 _NOTHING_FOUND = "With this one every card in the database would be unknown."
 KEYS_AT_ONCE = 200
+NOWHERE = {
+    "DATABASE_URL": "postgresql://nowhere/nothing",
+    "HQ_NUMBER_SECRET": "00" * 32,
+    "HQ_GRANT_KEYS": "k1:" + "00" * 32,
+}
+"""What has no default, where nothing is opened."""
+F = TypeVar("F", bound=Callable[..., Any])
 COMMAND_LINE = Actor(Role.ADMIN, "command-line")
 
 
@@ -211,6 +223,32 @@ def _embedded() -> EmbeddedPostgres:
     return EmbeddedPostgres()
 
 
+def _as_over_http(field: Field[Any]) -> Callable[[click.Context, click.Parameter, str], str]:
+    """Return the check of an option that the API takes as a member of a body."""
+
+    def check(_context: click.Context, _parameter: click.Parameter, value: str) -> str:
+        try:
+            # Bytes that are no UTF-8 came as surrogates, and could not be stored.
+            value.encode("utf-8")
+            taken: str = field.deserialize(value)
+        except UnicodeEncodeError:
+            raise click.BadParameter("Must be UTF-8.") from None
+        except ValidationError as error:
+            raise click.BadParameter(" ".join(map(str, error.messages))) from None
+        return taken
+
+    return check
+
+
+def _reason_option(default: str) -> Callable[[F], F]:
+    return click.option(
+        "--reason",
+        default=default,
+        callback=_as_over_http(reason_field()),
+        help="Goes into the audit.",
+    )
+
+
 @main.group("keys")
 def api_keys() -> None:
     """Create, list and revoke API keys: how a new installation gets its first administrator."""
@@ -218,11 +256,16 @@ def api_keys() -> None:
 
 @api_keys.command("create")
 @click.option("--role", required=True, type=click.Choice([str(one) for one in Role]))
-@click.option("--label", required=True, help="What people call it: who has it, what it is for.")
+@click.option(
+    "--label",
+    required=True,
+    callback=_as_over_http(display_name()),
+    help="What people call it: who has it, what it is for.",
+)
 @click.option("--store", "store_id", help="For the roles terminal and sync.")
 @click.option("--terminal", "terminal_id", help="For the role terminal.")
 @click.option("--days", type=click.IntRange(1, 3_650), help="When it expires. Default: never.")
-@click.option("--reason", default="created on the command line", help="Goes into the audit.")
+@_reason_option("created on the command line")
 def create_key(
     role: str,
     label: str,
@@ -232,7 +275,7 @@ def create_key(
     reason: str,
 ) -> None:
     """Create a key and print it: this once, and nothing else on the standard output."""
-    with _application() as settings:
+    with _prepared() as settings:
         change = _change(reason, settings)
         expires_at = change.now + timedelta(days=days) if days else None
         wish = keys.NewKey(Role(role), store_id, terminal_id, label, expires_at)
@@ -246,33 +289,37 @@ def create_key(
 def list_keys(*, with_ended: bool) -> None:
     """List the keys, one a line: id, role, store, terminal, expires, revoked, label."""
     wanted, after = keys.KeyFilter(None, None, with_ended), ""
-    with _application():
+    header = _key_row("key_id", "role", "store", "terminal", "expires", "revoked", "label")
+    with _prepared():
+        click.echo(header)
         while found := keys.page(wanted, after=after, limit=KEYS_AT_ONCE, now=now()):
             for key in found:
                 places = (key.store_id or "-", key.terminal_id or "-")
                 ends = [
                     f"{one:%Y-%m-%d}" if one else "-" for one in (key.expires_at, key.revoked_at)
                 ]
-                click.echo("  ".join([key.key_id, key.role, *places, *ends, key.label]))
+                click.echo(_key_row(key.key_id, key.role, *places, *ends, key.label))
             after = found[-1].key_id
+
+
+def _key_row(*cells: str) -> str:
+    widths = (12, 8, 8, 8, 10, 10, 0)
+    return "  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True))
 
 
 @api_keys.command("revoke")
 @click.argument("key_id")
-@click.option("--reason", default="revoked on the command line", help="Goes into the audit.")
+@_reason_option("revoked on the command line")
 def revoke_key(key_id: str, reason: str) -> None:
     """End a key at once; the last administrator's stays."""
-    with _application() as settings:
+    with _prepared() as settings:
         keys.revoke(key_id, _change(reason, settings))
     click.echo(f"{key_id} is revoked.")
 
 
 def _change(reason: str, settings: Settings) -> Change:
     """Return a change that the audit can record: its chain is hashed with the number secret."""
-    keyring = _keyring(settings)
-    if readiness.check(now, keyring).get("number_secret") == readiness.MADE_WITH_ANOTHER:
-        raise SettingsError(readiness.MADE_WITH_ANOTHER)
-    return Change(COMMAND_LINE, reason, now(), keyring)
+    return Change(COMMAND_LINE, reason, now(), _keyring_of_data(settings))
 
 
 @main.command("demo-keys")
@@ -328,10 +375,10 @@ def sync(directory: Path, url: str | None) -> None:
 def settle_file(files: tuple[Path, ...]) -> None:
     """Post offline batches from files, in the order given, as a sync job would over HTTP.
 
-    Files that end in .ndjson are read line by line.
+    Files that end in .ndjson are read line by line. One that is a dry_run posts nothing.
     """
-    with _application() as settings:
-        keyring = _keyring(settings)
+    with _prepared() as settings:
+        keyring = _keyring_of_data(settings)
         for path in files:
             try:
                 click.echo(f"{path.name}: {_settle(path, keyring, settings)}")
@@ -348,6 +395,10 @@ def _settle(path: Path, keyring: Keyring, settings: Settings) -> str:
         is_ndjson=path.suffix == ".ndjson",
         lines_max=settings.batch_lines_max,
     )
+    if envelope.dry_run:
+        judged = offline_batches.dry_run(envelope, lines, COMMAND_LINE, keyring, now())
+        counts = Counter(result.outcome for _, result in judged)
+        return f"dry run, nothing is kept: {_told(len(judged), counts)}"
     is_new = offline_batches.receive(envelope, lines, COMMAND_LINE, now())
     offline_batches.settle_store(
         envelope.store_id,
@@ -358,19 +409,24 @@ def _settle(path: Path, keyring: Keyring, settings: Settings) -> str:
     )
     waiting.judge_again(keyring, now())
     state = offline_batches.state(envelope.store_id, envelope.batch_id, COMMAND_LINE)
-    counts = ", ".join(f"{count} {name}" for name, count in sorted(state.counts.items()))
     known = "" if is_new else " (received before; nothing changed)"
-    return f"{state.lines_count} lines: {counts}{known}"
+    return f"{_told(state.lines_count, state.counts)}{known}"
+
+
+def _told(lines_count: int, counts: Mapping[str, int]) -> str:
+    outcomes = ", ".join(f"{count} {name}" for name, count in sorted(counts.items()))
+    return f"{lines_count} lines: {outcomes}"
 
 
 @main.command("settle-pending")
 def settle_pending() -> None:
     """Finish every offline batch that a crash left unsettled."""
-    with _application() as settings:
+    with _prepared() as settings:
+        keyring = _keyring_of_data(settings)
         settled, failed = offline_batches.settle_pending(
-            _keyring(settings), now(), chunk_lines=settings.settle_chunk_lines
+            keyring, now(), chunk_lines=settings.settle_chunk_lines
         )
-        waiting.judge_again(_keyring(settings), now())
+        waiting.judge_again(keyring, now())
     for store_id, batch_id in settled:
         click.echo(f"settled {store_id} {batch_id}")
     for store_id, batch_id in failed:
@@ -430,8 +486,8 @@ def verify(expected: tuple[str, ...]) -> None:
     noted = dict(pairs)
     if len(noted) != len(pairs):
         raise click.BadParameter("one number with two hashes", param_hint="--expect")
-    with _application() as settings:
-        found = audit_operations.verify(_keyring(settings), noted, _show_progress)
+    with _prepared() as settings:
+        found = audit_operations.verify(_keyring_of_data(settings), noted, _show_progress)
     click.echo(f"{found.holding} entries hold.")
     if found.fault is not None:
         click.echo(f"entry {found.broken_number} does not: {found.fault}", err=True)
@@ -446,7 +502,7 @@ def verify(expected: tuple[str, ...]) -> None:
 )
 def export(after: int) -> None:
     """Print every entry of the audit as one line of JSON, in the order of the chain."""
-    with _application():
+    with _prepared():
         for entry in audit_operations.export(after=after):
             click.echo(json.dumps(audit_operations.as_line(entry)))
 
@@ -477,12 +533,7 @@ def openapi() -> None:
 
 def description() -> dict[str, Any]:
     """Return the OpenAPI description; needs no database."""
-    environ = {
-        "DATABASE_URL": "postgresql://nowhere/nothing",
-        "HQ_NUMBER_SECRET": "00" * 32,
-        "HQ_GRANT_KEYS": "k1:" + "00" * 32,
-    }
-    app = create_app(settings_from(environ))
+    app = create_app(settings_from(NOWHERE))
     answer = app.test_client().get("/openapi.json")
     found: dict[str, Any] = answer.get_json()
     return found
@@ -499,6 +550,8 @@ def _refuse_in_production() -> None:
 def _start_embedded(purpose: str) -> EmbeddedPostgres:
     """Start the embedded database and describe it, with its secrets, in the environment."""
     _refuse_in_production()
+    # What is wrong in a setting is said before anything is started for it.
+    settings_from({**NOWHERE, **os.environ, "DATABASE_URL": NOWHERE["DATABASE_URL"]})
     embedded = EmbeddedPostgres()
     embedded.join(purpose)
     # When it comes to no exec, because a setting is wrong for example.
@@ -540,8 +593,26 @@ def _in_application(settings: Settings) -> Iterator[None]:
             disconnect()
 
 
+@contextmanager
+def _prepared() -> Iterator[Settings]:
+    """Give the settings, with an application to run operations in, on a database with tables."""
+    with _application() as settings:
+        schema = readiness.check(now, _keyring(settings))["schema"]
+        if schema != readiness.OK:
+            raise SettingsError(f"The tables of this version are not there: {schema} first.")
+        yield settings
+
+
 def _keyring(settings: Settings) -> Keyring:
     return Keyring(settings.number_secret, settings.grant_keys)
+
+
+def _keyring_of_data(settings: Settings) -> Keyring:
+    """Return the secrets, if the data is made with them: others find no card, and forge a chain."""
+    keyring = _keyring(settings)
+    if readiness.check(now, keyring).get("number_secret") == readiness.MADE_WITH_ANOTHER:
+        raise SettingsError(f"{readiness.MADE_WITH_ANOTHER}. {_NOTHING_FOUND}")
+    return keyring
 
 
 def _prepare(settings: Settings) -> None:

@@ -142,6 +142,7 @@ def _run_schedule(schedule_id: str) -> int:
                 "schedule_id": schedule_id,
                 "run_id": str(run.run_id),
                 "sessions": dict(run.counts),
+                "kept_count": run.kept_count,
             },
         )
     return 0

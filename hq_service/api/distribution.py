@@ -10,6 +10,8 @@ from flask import Response
 
 from hq_service.api import auth
 from hq_service.api.blueprints import Blueprint
+from hq_service.api.headers import CHECKSUM_TOLD
+from hq_service.api.pages import one_page
 from hq_service.api.schemas.distribution import (
     AcknowledgementSchema,
     PackageSchema,
@@ -34,13 +36,13 @@ Answer = dict[str, Any]
 @blueprint.response(200, SessionsSchema)
 def list_to_do(page: Mapping[str, Any]) -> Answer:
     """Tell what the caller's store has to do, the oldest first."""
-    found = deliveries.to_do(auth.current_actor(), after=page["after"], limit=page["limit"])
+    found = deliveries.to_do(auth.current_actor(), after=page["after"], limit=page["limit"] + 1)
     return page_members(found, page["limit"])
 
 
 @blueprint.route("/v1/distribution-sessions/<uuid:session_id>/package", methods=["GET"])
 @auth.allow(Role.SYNC)
-@blueprint.response(200, PackageSchema)
+@blueprint.response(200, PackageSchema, headers=CHECKSUM_TOLD)
 def fetch_package(session_id: UUID) -> Any:
     """Give the package of a download session, and count a try.
 
@@ -72,12 +74,9 @@ def acknowledge(wish: Mapping[str, Any], session_id: UUID) -> Answer:
 
 
 def page_members(found: list[Session], limit: int) -> Answer:
-    """Return what an answer tells of a page of sessions."""
-    is_last = len(found) < limit
-    return {
-        "sessions": [members(session) for session in found],
-        "next_after": None if is_last else found[-1].session_id,
-    }
+    """Return what an answer tells of a page of sessions, of which one more was looked for."""
+    told, next_after = one_page(found, limit, lambda session: session.session_id)
+    return {"sessions": [members(session) for session in told], "next_after": next_after}
 
 
 def members(session: Session) -> Answer:

@@ -9,20 +9,21 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from flask import current_app, request
+from flask import Flask, current_app, request
 from marshmallow import validate
 
 from hq_service.api import auth
 from hq_service.api.blueprints import Blueprint, keyring, settings
 from hq_service.api.bodies import NDJSON, read_batch_body
+from hq_service.api.headers import LOCATION_TOLD, REPLAY_TOLD, REPLAYED
+from hq_service.api.names import require_possible
 from hq_service.api.schemas import selling
 from hq_service.api.schemas.common import QueryInteger, StrictSchema
-from hq_service.api.selling import REPLAYED
 from hq_service.domain.actors import Role
-from hq_service.domain.errors import HqError, NotFound
+from hq_service.domain.errors import HqError, Unavailable
 from hq_service.domain.model import Line, UnreadableLine
 from hq_service.domain.outcomes import LineResult
-from hq_service.domain.reading import Envelope, is_identifier
+from hq_service.domain.reading import Envelope
 from hq_service.operations import offline_batches, waiting
 from hq_service.operations.clock import now
 from hq_service.operations.offline_batches import PAGE_LINES_MAX, BatchState
@@ -32,6 +33,15 @@ auth.protect(blueprint)
 
 Answer = dict[str, Any]
 Judged = tuple[Line | UnreadableLine, LineResult]
+
+KEPT = (
+    "The batch is kept, and the database is away or too busy to settle it now. Repeat it with the"
+    " same bytes: it goes on where it stopped, and you learn its results."
+)
+
+# What is being settled behind its answer, by application, store and batch.
+_settling: set[tuple[Flask, str, str]] = set()
+_settling_lock = threading.Lock()
 
 logger = logging.getLogger(__name__)
 
@@ -54,14 +64,18 @@ class PageSchema(StrictSchema):
         },
     }
 )
-@blueprint.response(201, selling.OfflineBatchSchema)
+@blueprint.response(201, selling.OfflineBatchSchema, headers=LOCATION_TOLD)
 @blueprint.alt_response(
     200,
     schema=selling.OfflineBatchSchema,
     description="Received before: the same results; or a dry run: what it would come to",
+    headers={**LOCATION_TOLD, **REPLAY_TOLD},
 )
 @blueprint.alt_response(
-    202, schema=selling.OfflineBatchStateSchema, description="Kept, and being settled"
+    202,
+    schema=selling.OfflineBatchStateSchema,
+    description="Kept, and being settled",
+    headers={**LOCATION_TOLD, **REPLAY_TOLD},
 )
 def post_batch() -> tuple[Answer, int, dict[str, str]]:
     """Settle the transactions that tills concluded offline, each exactly once.
@@ -86,16 +100,30 @@ def post_batch() -> tuple[Answer, int, dict[str, str]]:
     is_new = offline_batches.receive(envelope, lines, actor, received_at)
     location = f"/v1/offline-batches/{envelope.store_id}/{envelope.batch_id}"
     headers = {"Location": location} if is_new else {"Location": location, **REPLAYED}
-    if len(lines) > settings().batch_synchronous_lines_max:
-        state = offline_batches.state(envelope.store_id, envelope.batch_id, actor)
-        if state.settled_at is None:
-            settle_in_background(envelope.store_id, envelope.batch_id)
-            return _members(state), 202, headers
-        return _members(state), 200, headers
-    settle_now(envelope.store_id, envelope.batch_id, received_at)
-    state = offline_batches.state(envelope.store_id, envelope.batch_id, actor)
-    answer = {**_members(state), "results": _all_results(state)}
-    return answer, 201 if is_new else 200, headers
+    try:
+        answer, is_settled = _settled(envelope, len(lines), received_at)
+    except Unavailable as error:
+        raise Unavailable(KEPT, **error.members) from error
+    if not is_settled:
+        return answer, 202, headers
+    return answer, 201 if is_new and "results" in answer else 200, headers
+
+
+def _settled(envelope: Envelope, lines_count: int, received_at: datetime) -> tuple[Answer, bool]:
+    """Settle a batch that was received, a large one behind the answer; return what is answered,
+    and whether it is settled.
+    """
+    store_id, batch_id = envelope.store_id, envelope.batch_id
+    actor = auth.current_actor()
+    if lines_count > settings().batch_synchronous_lines_max:
+        state = offline_batches.state(store_id, batch_id, actor)
+        is_settled = state.settled_at is not None
+        if not is_settled:
+            settle_in_background(store_id, batch_id)
+        return _members(state), is_settled
+    settle_now(store_id, batch_id, received_at)
+    state = offline_batches.state(store_id, batch_id, actor)
+    return {**_members(state), "results": _all_results(state)}, True
 
 
 def settle_now(store_id: str, batch_id: str, at: datetime) -> None:
@@ -103,26 +131,34 @@ def settle_now(store_id: str, batch_id: str, at: datetime) -> None:
     offline_batches.settle_store(
         store_id, batch_id, keyring(), at, chunk_lines=settings().settle_chunk_lines
     )
-    waiting.judge_again(keyring(), at)
+    waiting.judge_again_behind(keyring(), at)
 
 
 def settle_in_background(store_id: str, batch_id: str) -> None:
-    """Settle a large batch behind its answer.
+    """Settle a large batch behind its answer, unless that is under way: senders repeat themselves.
 
     If the process ends meanwhile, nothing is lost: posting the batch again goes on where it
     stopped, and so does ``hq settle-pending``.
     """
     app = current_app._get_current_object()  # type: ignore[attr-defined]  # noqa: SLF001
+    this = (app, store_id, batch_id)
+    with _settling_lock:
+        if this in _settling:
+            return
+        _settling.add(this)
 
     def run() -> None:
-        with app.app_context():
-            try:
+        try:
+            with app.app_context():
                 settle_now(store_id, batch_id, now())
-            except HqError as error:
-                logger.warning(
-                    "settling goes on later",
-                    extra={"action": "settle", "store_id": store_id, "outcome": error.code},
-                )
+        except Exception as error:  # noqa: BLE001 - nobody waits for this thread
+            # The text of an error may hold what a line held: only its type, or its code.
+            told = error.code if isinstance(error, HqError) else type(error).__name__
+            extra = {"action": "settle", "store_id": store_id, "batch_id": batch_id}
+            logger.warning("settling goes on later", extra={**extra, "outcome": told})
+        finally:
+            with _settling_lock:
+                _settling.discard(this)
 
     threading.Thread(target=run, name=f"settle-{store_id}", daemon=True).start()
 
@@ -132,7 +168,7 @@ def settle_in_background(store_id: str, batch_id: str) -> None:
 @blueprint.response(200, selling.OfflineBatchStateSchema)
 def get_batch(store_id: str, batch_id: str) -> Answer:
     """Tell how far a batch is settled."""
-    _require_possible(store_id, batch_id)
+    require_possible("batch_not_found", store_id, batch_id)
     return _members(offline_batches.state(store_id, batch_id, auth.current_actor()))
 
 
@@ -142,17 +178,11 @@ def get_batch(store_id: str, batch_id: str) -> Answer:
 @blueprint.response(200, selling.LineResultsSchema)
 def get_lines(page: Mapping[str, int], store_id: str, batch_id: str) -> Answer:
     """Tell what the lines of a batch came to, in the sender's order."""
-    _require_possible(store_id, batch_id)
+    require_possible("batch_not_found", store_id, batch_id)
     results, next_after = offline_batches.lines(
         store_id, batch_id, auth.current_actor(), after=page["after"], limit=page["limit"]
     )
     return {"results": results, "next_after": next_after}
-
-
-def _require_possible(store_id: str, batch_id: str) -> None:
-    """Refuse names that no batch can have; the database would fail on a NUL."""
-    if not is_identifier(store_id) or not is_identifier(batch_id):
-        raise NotFound(code="batch_not_found")
 
 
 def _rehearsed(envelope: Envelope, judged: Sequence[Judged], received_at: datetime) -> Answer:
@@ -173,6 +203,7 @@ def _rehearsed(envelope: Envelope, judged: Sequence[Judged], received_at: dateti
     return {
         "store_id": envelope.store_id,
         "batch_id": envelope.batch_id,
+        "dry_run": True,
         "received_at": received_at,
         "settled_at": None,
         "lines_count": len(results),
@@ -187,6 +218,7 @@ def _members(state: BatchState) -> Answer:
     return {
         "store_id": state.store_id,
         "batch_id": state.batch_id,
+        "dry_run": False,
         "received_at": state.received_at,
         "settled_at": state.settled_at,
         "lines_count": state.lines_count,

@@ -8,6 +8,7 @@ from flask import Response, make_response, request
 
 from hq_service.api import auth
 from hq_service.api.blueprints import Blueprint
+from hq_service.api.headers import COPY_TOLD, IF_NONE_MATCH
 from hq_service.api.preconditions import etag
 from hq_service.api.schemas.parameters import TillParametersSchema
 from hq_service.domain.actors import Role
@@ -21,7 +22,9 @@ auth.protect(blueprint)
 
 @blueprint.route("/v1/parameters", methods=["GET"])
 @auth.allow(Role.TERMINAL, Role.SYNC)
-@blueprint.response(200, TillParametersSchema)
+@blueprint.doc(parameters=[IF_NONE_MATCH])
+@blueprint.response(200, TillParametersSchema, headers=COPY_TOLD)
+@blueprint.alt_response(304, description="The copy is still right", headers=COPY_TOLD)
 def read_parameters() -> Any:
     """Tell the parameters that the caller's store has applied; a terminal acknowledges them.
 

@@ -13,8 +13,10 @@ from typing import Any
 
 import orjson
 from flask import Flask, Response, g
+from flask_smorest import Api
 from werkzeug.exceptions import HTTPException
 
+from hq_service.api.headers import RETRY_TOLD
 from hq_service.domain import errors
 from hq_service.domain.reading import pointer_to
 
@@ -288,14 +290,16 @@ def register(app: Flask) -> None:
 
 
 def _describe(app: Flask) -> None:
-    """Give errors their content type in the OpenAPI description, too.
+    """Give errors their content type and headers in the OpenAPI description, too.
 
     The generator knows one content type for everything; of the responses that it shares between
     endpoints all are errors.
     """
     for registered in app.extensions["flask-smorest"]["apis"].values():
-        for shared in registered["ext_obj"].spec.components.responses.values():
-            shared["content"][CONTENT_TYPE] = shared["content"].pop("application/json")
+        shared = registered["ext_obj"].spec.components.responses
+        for one in shared.values():
+            one["content"][CONTENT_TYPE] = one["content"].pop("application/json")
+        shared[Api.DEFAULT_ERROR_RESPONSE_NAME]["headers"] = dict(RETRY_TOLD)
 
 
 def pointers(messages: object, prefix: str = "") -> list[tuple[str, str]]:

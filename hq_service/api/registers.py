@@ -8,6 +8,7 @@ from flask import Response, make_response, request
 
 from hq_service.api import auth
 from hq_service.api.blueprints import Blueprint
+from hq_service.api.headers import COPY_TOLD, IF_NONE_MATCH
 from hq_service.api.schemas.registers import RegisterSetupSchema
 from hq_service.domain.actors import Role
 from hq_service.operations import registers
@@ -19,7 +20,9 @@ auth.protect(blueprint)
 
 @blueprint.route("/v1/register", methods=["GET"])
 @auth.allow(Role.TERMINAL)
-@blueprint.response(200, RegisterSetupSchema)
+@blueprint.doc(parameters=[IF_NONE_MATCH])
+@blueprint.response(200, RegisterSetupSchema, headers=COPY_TOLD)
+@blueprint.alt_response(304, description="The copy is still right", headers=COPY_TOLD)
 def read_register() -> Any:
     """Tell a till its store, its own record, and the offline profile that it goes by.
 

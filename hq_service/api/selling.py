@@ -8,13 +8,13 @@ from typing import Any
 
 from hq_service.api import auth
 from hq_service.api.blueprints import Blueprint, keyring
+from hq_service.api.headers import REPLAY_TOLD, REPLAYED
+from hq_service.api.names import require_possible
 from hq_service.api.schemas import selling
 from hq_service.api.schemas.queries import after_text
 from hq_service.domain.actors import Role
-from hq_service.domain.errors import NotFound
 from hq_service.domain.locking import LockRequest
 from hq_service.domain.model import BusinessKey, Instrument, Line, Operation, Tender
-from hq_service.domain.reading import is_identifier
 from hq_service.operations import instruments, locks, redemptions, transactions, voids
 from hq_service.operations.clock import now
 from hq_service.operations.concluding import Concluded
@@ -22,8 +22,6 @@ from hq_service.operations.locks import LockAnswer
 
 blueprint = Blueprint("selling", "What a terminal does online")
 auth.protect(blueprint)
-
-REPLAYED = {"Idempotency-Replayed": "true"}
 
 Answer = dict[str, Any]
 
@@ -47,7 +45,12 @@ def inquire_balance(wish: Mapping[str, Any]) -> Answer:
 @auth.allow(Role.TERMINAL)
 @blueprint.arguments(selling.LockRequestSchema)
 @blueprint.response(201, selling.LockSchema)
-@blueprint.alt_response(200, schema=selling.LockSchema, description="The same lock, asked again")
+@blueprint.alt_response(
+    200,
+    schema=selling.LockSchema,
+    description="The same lock, asked again",
+    headers=REPLAY_TOLD,
+)
 def acquire_lock(wish: Mapping[str, Any]) -> tuple[Answer, int, dict[str, str]]:
     """Lock an instrument for one line of a transaction, the moment it is added to the sale."""
     answer = locks.acquire(
@@ -84,7 +87,7 @@ def list_own_locks(page: Mapping[str, Any]) -> Answer:
 @blueprint.route("/v1/releases", methods=["POST"])
 @auth.allow(Role.TERMINAL)
 @blueprint.arguments(selling.ReleaseRequestSchema)
-@blueprint.response(200, selling.ReleaseSchema)
+@blueprint.response(200, selling.ReleaseSchema, headers=REPLAY_TOLD)
 def release_lock(wish: Mapping[str, Any]) -> tuple[Answer, int, dict[str, str]]:
     """Give a lock back without using it."""
     is_replay = locks.release(
@@ -104,7 +107,10 @@ def release_lock(wish: Mapping[str, Any]) -> tuple[Answer, int, dict[str, str]]:
 @blueprint.arguments(selling.RedemptionRequestSchema)
 @blueprint.response(201, selling.RedemptionSchema)
 @blueprint.alt_response(
-    200, schema=selling.RedemptionSchema, description="The first answer, told again"
+    200,
+    schema=selling.RedemptionSchema,
+    description="The first answer, told again",
+    headers=REPLAY_TOLD,
 )
 def redeem(wish: Mapping[str, Any]) -> tuple[Answer, int, dict[str, str]]:
     """Conclude a redemption: the balance goes down and the instrument is unlocked."""
@@ -129,7 +135,10 @@ def redeem(wish: Mapping[str, Any]) -> tuple[Answer, int, dict[str, str]]:
 @blueprint.arguments(selling.SaleSchema)
 @blueprint.response(201, selling.ConcludedSaleSchema)
 @blueprint.alt_response(
-    200, schema=selling.ConcludedSaleSchema, description="The first answer, told again"
+    200,
+    schema=selling.ConcludedSaleSchema,
+    description="The first answer, told again",
+    headers=REPLAY_TOLD,
 )
 def conclude_transaction(wish: Mapping[str, Any]) -> tuple[Answer, int, dict[str, str]]:
     """Conclude the lines of one sale on several instruments, all or none.
@@ -154,9 +163,7 @@ def conclude_transaction(wish: Mapping[str, Any]) -> tuple[Answer, int, dict[str
 @blueprint.response(200, selling.KnownTransactionSchema)
 def get_transaction(store_id: str, terminal_id: str, transaction_id: str) -> Answer:
     """Tell what HQ knows of a transaction: for a till that lost an answer."""
-    # Of names that no transaction can have, the database would fail on a NUL.
-    if not all(is_identifier(name) for name in (store_id, terminal_id, transaction_id)):
-        raise NotFound(code="transaction_not_found")
+    require_possible("transaction_not_found", store_id, terminal_id, transaction_id)
     known = transactions.outcome(store_id, terminal_id, transaction_id, auth.current_actor())
     return {"lines": known}
 
@@ -165,7 +172,9 @@ def get_transaction(store_id: str, terminal_id: str, transaction_id: str) -> Ans
 @auth.allow(Role.TERMINAL)
 @blueprint.arguments(selling.VoidRequestSchema)
 @blueprint.response(201, selling.VoidSchema)
-@blueprint.alt_response(200, schema=selling.VoidSchema, description="Voided before")
+@blueprint.alt_response(
+    200, schema=selling.VoidSchema, description="Voided before", headers=REPLAY_TOLD
+)
 def void_line(wish: Mapping[str, Any]) -> tuple[Answer, int, dict[str, str]]:
     """Say that a business key shall have no effect, in whatever order things arrive.
 

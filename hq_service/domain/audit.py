@@ -52,7 +52,8 @@ class AuditEntry:
     """One link of the chain.
 
     Shapes: ``subject`` is ``kind:id``, for example ``register:S001/T01``; ``detail`` is JSON with
-            its names in order. Neither ever holds a card number or a secret.
+            its names in order and its instants in UTC (ISO 8601). Neither ever holds a card number
+            or a secret.
     """
 
     number: int
@@ -89,7 +90,7 @@ def link(
     previous_hash = previous.hash if previous else FIRST_PREVIOUS_HASH
     # The database keeps microseconds in UTC; what is hashed must be what will be read.
     recorded_at = recorded_at.astimezone(UTC)
-    text = json.dumps(detail, sort_keys=True, ensure_ascii=False, default=str)
+    text = json.dumps(detail, sort_keys=True, ensure_ascii=False, default=_written)
     made = _hash(number, recorded_at, actor, action, subject, text, previous_hash, key)
     return AuditEntry(number, recorded_at, actor, action, subject, text, previous_hash, made)
 
@@ -140,6 +141,11 @@ class Walk:
         if cut_off <= self.holding:
             return None
         return f"the chain ends before it, but entry {cut_off} was noted"
+
+
+def _written(value: object) -> str:
+    """Write what JSON has no form for: an instant as in the answers of the API, in UTC."""
+    return value.astimezone(UTC).isoformat() if isinstance(value, datetime) else str(value)
 
 
 def _hash(

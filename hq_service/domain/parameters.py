@@ -186,7 +186,7 @@ def changed(before: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, 
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class ChangedValue:
     """What an edit did to one parameter; null is "not set": the company's value holds."""
 
     name: str
@@ -196,14 +196,15 @@ class Change:
 
 def story_of(
     before: Mapping[str, Any], changes: Mapping[str, Any], *, is_override: bool
-) -> tuple[Change, ...]:
+) -> tuple[ChangedValue, ...]:
     """Return what an edit changed, from the values of its scope before it.
 
     What the company had not set yet was the default; what a store had not set was the company's.
     """
     defaults = {} if is_override else Parameters().values()
     return tuple(
-        Change(name, before.get(name, defaults.get(name)), new) for name, new in changes.items()
+        ChangedValue(name, before.get(name, defaults.get(name)), new)
+        for name, new in changes.items()
     )
 
 

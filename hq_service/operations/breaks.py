@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import Literal
 from uuid import UUID
 
 from hq_service.domain import locking
-from hq_service.domain.actors import Actor
 from hq_service.domain.audit import Action
 from hq_service.domain.errors import NotFound, Refused
-from hq_service.domain.keyring import Keyring
 from hq_service.domain.locking import LockFilter, LockState
 from hq_service.domain.model import EndedLock, Instrument, Lock, LockEnd
 from hq_service.domain.parameters import Parameters
@@ -30,12 +29,12 @@ class HeldLock:
     """A live lock, as an administrator is shown it.
 
     ``exposure_minor`` is what its holder may be spending offline at this moment, so what breaking
-    it can cost.
+    it can cost. Of one that was just broken all but the state is as it was shown before.
     """
 
     instrument: Instrument
     lock: Lock
-    state: LockState
+    state: LockState | Literal[LockEnd.BROKEN]
     exposure_minor: int
     holder_last_seen_at: datetime | None
     lease_ends_at: datetime
@@ -58,16 +57,16 @@ def list_locks(
     not, and says where.
     """
     told: list[HeldLock] = []
-    revisions = locks.newest_revisions()
+    in_force: dict[str, Parameters] = {}
     part_locks = limit + 1 if state is None else PART_LOCKS
     for _ in range(PARTS_MAX):
         part = locks.page(wanted, after=after, limit=part_locks)
-        for instrument, last_seen_at in part:
-            lock = instrument.lock
-            assert lock is not None  # it is in the list by its lock
-            revision = max(revisions.get(None, 0), revisions.get(lock.store_id, 0))
-            in_force = parameters.in_force_at(lock.store_id, revision)
-            one = _held(instrument, lock, last_seen_at, in_force, now)
+        held = [(one, one.lock, seen_at) for one, seen_at in part if one.lock is not None]
+        further = {lock.store_id for _, lock, _ in held} - in_force.keys()
+        if further:
+            in_force |= parameters.in_force_now(further)
+        for instrument, lock, last_seen_at in held:
+            one = _held(instrument, lock, last_seen_at, in_force[lock.store_id], now)
             if state in (None, one.state):
                 if len(told) == limit:
                     return told, _place_of(told[-1])
@@ -96,10 +95,7 @@ def break_lock(
     instrument_id: UUID,
     lock_id: UUID,
     accepted_exposure_minor: int,
-    reason: str,
-    actor: Actor,
-    keyring: Keyring,
-    now: datetime,
+    change: Change,
 ) -> HeldLock:
     """End a lock although its holder may still need it; its late batch is recognised.
 
@@ -112,20 +108,28 @@ def break_lock(
     lock = instrument.lock if instrument is not None else None
     if instrument is None or lock is None or lock.lock_id != lock_id:
         raise NotFound(code="lock_not_found")
-    broken = held_lock(instrument, lock, now)
-    if broken.exposure_minor != accepted_exposure_minor:
-        raise Refused(code="exposure_changed", exposure_minor=broken.exposure_minor)
+    held = held_lock(instrument, lock, change.now)
+    if held.exposure_minor != accepted_exposure_minor:
+        raise Refused(code="exposure_changed", exposure_minor=held.exposure_minor)
     instrument.lock = None
     with connection.pipeline():
         instruments.update(connection, [instrument])
         instruments.delete_live_locks(connection, [(instrument_id, lock)])
         instruments.insert_lock_events(
             connection,
-            [EndedLock(instrument_id, lock, LockEnd.BROKEN, now, actor.name, reason)],
+            [
+                EndedLock(
+                    instrument_id,
+                    lock,
+                    LockEnd.BROKEN,
+                    change.now,
+                    change.actor.name,
+                    change.reason,
+                )
+            ],
         )
-    change = Change(actor, reason, now, keyring)
-    record(connection, change, Action.LOCK_BROKEN, f"lock:{lock_id}", **_detail(broken))
-    return broken
+    record(connection, change, Action.LOCK_BROKEN, f"lock:{lock_id}", **_detail(held))
+    return replace(held, state=LockEnd.BROKEN)
 
 
 def held_lock(instrument: Instrument, lock: Lock, now: datetime) -> HeldLock:
@@ -156,19 +160,18 @@ def _place_of(held: HeldLock) -> Place:
     return held.lock.locked_at, held.instrument.instrument_id
 
 
-def _detail(broken: HeldLock) -> dict[str, object]:
-    """Return what the audit says of a broken lock: whose it was, and what that could cost."""
-    lock, instrument = broken.lock, broken.instrument
-    seen_at, until = broken.holder_last_seen_at, lock.grant_until
+def _detail(held: HeldLock) -> dict[str, object]:
+    """Return what the audit says of a lock that is broken: whose it was, and what that can cost."""
+    lock, instrument = held.lock, held.instrument
     return {
-        "instrument_id": str(instrument.instrument_id),
+        "instrument_id": instrument.instrument_id,
         "number_last4": instrument.number_last4,
         **lock.key._asdict(),
         "purpose": lock.purpose,
-        "state": broken.state,
-        "locked_at": lock.locked_at.isoformat(),
-        "grant_until": until.isoformat() if until else None,
-        "holder_last_seen_at": seen_at.isoformat() if seen_at else None,
-        "exposure_minor": broken.exposure_minor,
+        "state": held.state,
+        "locked_at": lock.locked_at,
+        "grant_until": lock.grant_until,
+        "holder_last_seen_at": held.holder_last_seen_at,
+        "exposure_minor": held.exposure_minor,
         "currency": instrument.currency,
     }

@@ -8,10 +8,8 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from hq_service.domain.actors import Actor
 from hq_service.domain.audit import Action
 from hq_service.domain.errors import NotFound, Refused
-from hq_service.domain.keyring import Keyring
 from hq_service.domain.resolving import Case, CaseFilter, Resolution
 from hq_service.operations import resolutions
 from hq_service.operations.changes import Change, record
@@ -57,10 +55,7 @@ def resolve(
     connection: Connection,
     case_id: UUID,
     resolution: Resolution,
-    reason: str,
-    actor: Actor,
-    keyring: Keyring,
-    now: datetime,
+    change: Change,
 ) -> Case:
     """Resolve a case, with a reason. What is recovered in part leaves it open for the rest.
 
@@ -72,12 +67,12 @@ def resolve(
         raise NotFound(code="case_not_found")
     if case.resolved_at is not None:
         raise Refused(code="case_resolved")
-    context = resolutions.context_of(case, actor, keyring, now)
+    context = resolutions.context_of(case, change.actor, change.keyring, change.now)
+    reason = change.reason
     planned = resolutions.plan(connection, case, resolution, reason, context, for_update=True)
-    resolutions.take(case, planned, resolution, actor.name, reason, now)
+    resolutions.take(case, planned, resolution, change.actor.name, reason, change.now)
     resolutions.save(connection, case, planned, context)
-    change, detail = Change(actor, reason, now, keyring), _detail(case, planned)
-    subject = f"case:{case_id}"
+    subject, detail = f"case:{case_id}", _detail(case, planned)
     record(connection, change, Action.CASE_RESOLVED, subject, resolution=resolution, **detail)
     return case
 

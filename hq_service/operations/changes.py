@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
@@ -57,6 +57,24 @@ def record(
 def old_and_new(before: object, changes: Mapping[str, Any]) -> dict[str, Any]:
     """Return what an audit entry tells of changed members."""
     return {"old": {name: getattr(before, name) for name in changes}, "new": dict(changes)}
+
+
+def require_free(wanted_id: str, alike: Sequence[str]) -> None:
+    """Refuse an id that is taken, or that only capitals tell from one that is: people, and some
+    file systems, take them for the same.
+
+    ``alike`` are the ids that differ from it at most in capitals.
+
+    Raises:  Refused ``already_exists``.
+    """
+    if wanted_id in alike:
+        raise Refused(code="already_exists")
+    if alike:
+        raise Refused(
+            f"There is {alike[0]} already, which differs only in capitals. Choose another id, or"
+            " edit the one that is there.",
+            code="already_exists",
+        )
 
 
 def not_as_seen(there: Editable, seen_version: int) -> Refused | PreconditionFailed:

@@ -14,7 +14,7 @@ from hq_service.domain.connection import (
 )
 from hq_service.domain.errors import NotFound
 from hq_service.domain.parameters import Parameters
-from hq_service.store import journals, presence, terminals
+from hq_service.store import journals, parameters, presence, terminals
 from hq_service.store.database import Connection, reading
 
 PART_REGISTERS = 500
@@ -83,7 +83,9 @@ def list_registers(
     part_registers = limit + 1 if state is None else PART_REGISTERS
     for _ in range(PARTS_MAX):
         part = presence.page(store_id=store_id, after=after, limit=part_registers)
-        in_force_of |= presence.in_force_now(one.store_id for one in part)
+        further = {one.store_id for one in part} - in_force_of.keys()
+        if further:
+            in_force_of |= parameters.in_force_now(further)
         for register in part:
             lease_seconds = in_force_of[register.store_id].lease_seconds
             if state in (None, state_of(register, lease_seconds, now)[0]):
@@ -106,7 +108,7 @@ def exposure(connection: Connection, store_id: str, now: datetime) -> StoreExpos
     """
     _require_store(store_id)
     registers = list(_all_of_store(store_id))
-    in_force_of = presence.in_force_now([store_id])
+    in_force_of = parameters.in_force_now([store_id])
     statuses = _statuses(connection, registers, in_force_of, now)
     return StoreExposure(store_id, [one for one in statuses if one.grants_count])
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -212,6 +212,8 @@ def dry_run(
 ) -> list[tuple[Line | UnreadableLine, LineResult]]:
     """Return what a batch would come to now, in the sender's order; write and lock nothing.
 
+    Only cases and memos are named that are there: those that it would make are not.
+
     Raises:  Forbidden for another store; TooLarge above `DRY_RUN_LINES_MAX`.
     """
     _require_store(envelope.store_id, actor)
@@ -234,9 +236,20 @@ def dry_run(
     )
     known.journals = journals.read(connection, envelope.store_id)
     settlement = settle(ordered, found, known, context)
+    results = settlement.results
+    there = cases.existing(one.case_id for one in results if one.case_id is not None)
     judged = [
-        (_as_kept(line, result), result)
-        for line, result in zip(ordered, settlement.results, strict=True)
+        (
+            _as_kept(line, result),
+            replace(
+                result,
+                case_id=result.case_id if result.case_id in there else None,
+                remainder_id=(
+                    None if result.remainder_id in settlement.created else result.remainder_id
+                ),
+            ),
+        )
+        for line, result in zip(ordered, results, strict=True)
     ]
     return sorted(judged, key=lambda pair: pair[0].position)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from hq_service.domain import offline_profiles
+from hq_service.domain import offline_profiles as profile_rules
 from hq_service.domain.distribution import (
     CHANNEL_CONFIGURATION,
     GLOBAL_CONFIGURATION,
@@ -15,9 +15,9 @@ from hq_service.domain.distribution import (
     Package,
     package_of,
 )
+from hq_service.domain.offline_profiles import OfflineProfile
 from hq_service.domain.registers import Register, Store
-from hq_service.store import distribution, parameters
-from hq_service.store.tables import OfflineProfile
+from hq_service.store import distribution, offline_profiles, parameters
 
 
 def make(stores: Sequence[Store], jobs: Iterable[Job]) -> dict[tuple[str, str], Package]:
@@ -26,7 +26,7 @@ def make(stores: Sequence[Store], jobs: Iterable[Job]) -> dict[tuple[str, str], 
     made: dict[tuple[str, str], Package] = {}
     if REGISTERS in downloads:
         registers = distribution.registers_of([store.store_id for store in stores])
-        profiles = distribution.profiles()
+        profiles = offline_profiles.every()
         for store in stores:
             content = _registers(registers[store.store_id], profiles)
             place = (store.store_id, REGISTERS.job_id)
@@ -34,18 +34,13 @@ def make(stores: Sequence[Store], jobs: Iterable[Job]) -> dict[tuple[str, str], 
     with_parameters = [job for job in downloads if job is not REGISTERS]
     if not with_parameters:
         return made
-    company = parameters.latest_revision(None)
-    overrides = distribution.overrides_of([store.store_id for store in stores])
-    # Most stores have nothing of their own: theirs are the company's.
-    wanted = {None: company} | {store_id: max(company, own) for store_id, own in overrides.items()}
-    in_force = parameters.in_force_of(wanted)
+    in_force = parameters.in_force_now(store.store_id for store in stores)
     for store in stores:
-        scope = store.store_id if store.store_id in overrides else None
-        revision, resolved = wanted[scope], in_force[scope].values()
+        saved = in_force[store.store_id]
         for job in with_parameters:
-            content = _CONTENT[job.job_id](store, resolved)
+            content = _CONTENT[job.job_id](store, saved.values())
             place = (store.store_id, job.job_id)
-            made[place] = package_of(job, store.store_id, revision, content)
+            made[place] = package_of(job, store.store_id, saved.revision, content)
     return made
 
 
@@ -90,10 +85,10 @@ def _registers(
 
 def _profile(stored: OfflineProfile | None) -> dict[str, Any]:
     """Return a profile as tills are served it; without one, the defaults under the id null."""
-    one = stored or offline_profiles.defaults()
+    one = stored or profile_rules.defaults()
     return {
         "offline_profile_id": one.offline_profile_id,
         "name": one.name,
         "version": one.version,
-        "values": offline_profiles.complete(one.values),
+        "values": dict(one.values),
     }

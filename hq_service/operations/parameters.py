@@ -17,10 +17,9 @@ from hq_service.domain.errors import (
     PreconditionRequired,
     Refused,
 )
-from hq_service.domain.keyring import Keyring
 from hq_service.domain.parameters import (
     DEFINITION_BY_NAME,
-    Change,
+    ChangedValue,
     ChangeState,
     Parameters,
     changed,
@@ -31,18 +30,10 @@ from hq_service.domain.parameters import (
     state_of,
     story_of,
 )
-from hq_service.store import audit, parameters, registers, terminals
+from hq_service.operations.changes import Change, record
+from hq_service.store import parameters, registers, terminals
 from hq_service.store.database import Connection, confirm_durable, reading, transactional
 from hq_service.store.parameters import Edited, TerminalRow
-
-
-@dataclass(frozen=True, slots=True)
-class Edit:
-    """A change of some parameters; ``seen_revision`` is what the editor saw (If-Match)."""
-
-    changes: Mapping[str, Any]
-    reason: str
-    seen_revision: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +82,7 @@ class HistoryEntry:
     changed_at: datetime
     changed_by: str
     reason: str
-    changes: Sequence[Change]
+    changes: Sequence[ChangedValue]
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,23 +143,25 @@ def read_of_store(_connection: Connection, store_id: str) -> StoreParameters:
 
 @transactional
 def edit(
-    connection: Connection, wish: Edit, actor: Actor, keyring: Keyring, now: datetime
+    connection: Connection, wished: Mapping[str, Any], seen_revision: int | None, change: Change
 ) -> Parameters:
     """Append a company-wide revision with some parameters changed; none if nothing is changed.
+
+    ``seen_revision`` is what the editor saw (If-Match).
 
     Raises:  PreconditionRequired without a seen revision, PreconditionFailed when somebody edited
              meanwhile, InvalidRequest with a pointer to each faulty value.
     """
-    _check(wish, is_override=False)
+    _check(wished, seen_revision, is_override=False)
     newest = parameters.lock_for_edit(connection)
     saved = parameters.in_force_at(None, parameters.latest_revision(None))
-    _check_seen(wish, saved.revision)
+    _check_seen(seen_revision, saved.revision)
     before = saved.values()
-    changes = changes_of(before, wish.changes)
+    changes = changes_of(before, wished)
     if not changes:
         confirm_durable(connection)
         return saved
-    _save(connection, newest + 1, None, before, changes, wish, actor, keyring, now)
+    _save(connection, newest + 1, None, before, changes, change)
     return in_force(newest + 1, before, changes)
 
 
@@ -176,13 +169,12 @@ def edit(
 def edit_of_store(
     connection: Connection,
     store_id: str,
-    wish: Edit,
-    actor: Actor,
-    keyring: Keyring,
-    now: datetime,
+    wished: Mapping[str, Any],
+    seen_revision: int | None,
+    change: Change,
 ) -> StoreParameters:
     """Append a revision of what a store sets itself; null takes an override back. None is
-    appended if nothing is changed.
+    appended if nothing is changed. ``seen_revision`` is what the editor saw (If-Match).
 
     Raises:  NotFound ``store_not_found``; PreconditionRequired without a seen revision,
              PreconditionFailed when somebody edited meanwhile, for the company or the store;
@@ -191,16 +183,16 @@ def edit_of_store(
     store = registers.read_store(store_id)
     if store is None:
         raise NotFound(code="store_not_found")
-    _check(wish, is_override=True)
+    _check(wished, seen_revision, is_override=True)
     newest = parameters.lock_for_edit(connection)
     saved_revision = parameters.latest_revision(store_id)
-    _check_seen(wish, saved_revision)
+    _check_seen(seen_revision, saved_revision)
     if store.retired_at is not None:
         raise Refused(code="retired")
     before = parameters.values_at(store_id, saved_revision)
-    changes = changes_of(before, wish.changes)
+    changes = changes_of(before, wished)
     if changes:
-        _save(connection, newest + 1, store_id, before, changes, wish, actor, keyring, now)
+        _save(connection, newest + 1, store_id, before, changes, change)
     else:
         confirm_durable(connection)
     return _of_store(store_id, is_saving=bool(changes))
@@ -240,23 +232,25 @@ def states(
     """Return how far the newest change has come, by store and terminal in use.
 
     Returns: the states, at most ``limit`` terminals, and where the next page begins: after that
-             (store, terminal). A store that did not fit on the page is continued on the next.
+             (store, terminal); None on the last. A store that did not fit on the page is continued
+             on the next.
     Raises:  NotFound ``store_not_found``.
     """
     if store_id is not None and not terminals.store_exists(store_id):
         raise NotFound(code="store_not_found")
-    rows = parameters.terminal_rows(store_id=store_id, after=after, limit=limit)
+    rows = parameters.terminal_rows(store_id=store_id, after=after, limit=limit + 1)
+    told = rows[:limit]
     found = [
-        _store_state(list(of_store)) for _, of_store in groupby(rows, lambda row: row.store_id)
+        _store_state(list(of_store)) for _, of_store in groupby(told, lambda row: row.store_id)
     ]
-    is_last = len(rows) < limit
-    return found, None if is_last else (rows[-1].store_id, rows[-1].terminal_id or "")
+    is_last = len(rows) <= limit
+    return found, None if is_last else (told[-1].store_id, told[-1].terminal_id or "")
 
 
-def _check(wish: Edit, *, is_override: bool) -> None:
-    if wish.seen_revision is None:
+def _check(wished: Mapping[str, Any], seen_revision: int | None, *, is_override: bool) -> None:
+    if seen_revision is None:
         raise PreconditionRequired()
-    found = faults(wish.changes, is_override=is_override)
+    found = faults(wished, is_override=is_override)
     if found:
         raise InvalidRequest(
             errors=[
@@ -265,8 +259,8 @@ def _check(wish: Edit, *, is_override: bool) -> None:
         )
 
 
-def _check_seen(wish: Edit, revision: int) -> None:
-    if wish.seen_revision != revision:
+def _check_seen(seen_revision: int | None, revision: int) -> None:
+    if seen_revision != revision:
         raise PreconditionFailed(current_revision=revision)
 
 
@@ -276,34 +270,26 @@ def _save(
     store_id: str | None,
     before: Mapping[str, Any],
     changes: Mapping[str, Any],
-    wish: Edit,
-    actor: Actor,
-    keyring: Keyring,
-    now: datetime,
+    change: Change,
 ) -> None:
     parameters.add(
         revision,
         store_id,
         changed(before, changes),
         changes,
-        reason=wish.reason,
-        changed_at=now,
-        changed_by=actor.name,
+        reason=change.reason,
+        changed_at=change.now,
+        changed_by=change.actor.name,
     )
     story = story_of(before, changes, is_override=store_id is not None)
-    audit.append(
+    record(
         connection,
-        keyring.audit_key(),
-        recorded_at=now,
-        actor=actor.name,
-        action=Action.PARAMETERS_EDITED,
-        subject=f"parameters:{store_id or 'company'}",
-        detail={
-            "reason": wish.reason,
-            "revision": revision,
-            "old": {one.name: one.old for one in story},
-            "new": {one.name: one.new for one in story},
-        },
+        change,
+        Action.PARAMETERS_EDITED,
+        f"parameters:{store_id or 'company'}",
+        revision=revision,
+        old={one.name: one.old for one in story},
+        new={one.name: one.new for one in story},
     )
 
 

@@ -14,9 +14,16 @@ from hq_service.domain.errors import InvalidRequest, NotFound, PreconditionRequi
 from hq_service.domain.journals import Journal
 from hq_service.domain.offline_profiles import OfflineProfile
 from hq_service.domain.registers import Accepted, AtStake, Gap, Register, Store, live_locks
-from hq_service.operations.changes import Change, not_as_seen, old_and_new, record
+from hq_service.operations.changes import Change, not_as_seen, old_and_new, record, require_free
 from hq_service.operations.stores import existing_store
-from hq_service.store import journals, offline_profiles, parameters, registers, terminals
+from hq_service.store import (
+    distribution,
+    journals,
+    offline_profiles,
+    parameters,
+    registers,
+    terminals,
+)
 from hq_service.store.database import Connection, confirm_durable, reading, transactional
 
 GAPS_TOLD_MAX = 100
@@ -69,12 +76,14 @@ def create(connection: Connection, wish: NewRegister, change: Change) -> Registe
     """Create a register in a store that is in use.
 
     Raises:  NotFound ``store_not_found``; Refused ``retired`` for a retired store,
-             ``already_exists``; InvalidRequest for a profile that is unknown or retired.
+             ``already_exists``, also for an id that differs only in capitals; InvalidRequest for a
+             profile that is unknown or retired.
     """
-    if existing_store(wish.store_id).retired_at is not None:
+    existing_store(wish.store_id)
+    # Of two that differ only in capitals and come at once, one waits here and is refused.
+    if distribution.lock_store(wish.store_id).retired_at is not None:
         raise Refused("The store is retired. Reactivate it first.", code="retired")
-    if registers.read_register(wish.store_id, wish.terminal_id) is not None:
-        raise Refused(code="already_exists")
+    require_free(wish.terminal_id, registers.registers_alike(wish.store_id, wish.terminal_id))
     made = Register(**asdict(wish), version=1, created_at=change.now, retired_at=None)
     _require_profile(wish.offline_profile_id)
     registers.add_register(made)

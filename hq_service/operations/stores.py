@@ -16,7 +16,7 @@ from hq_service.domain.distribution import (
 from hq_service.domain.errors import NotFound, PreconditionRequired, Refused
 from hq_service.domain.journals import Journal
 from hq_service.domain.registers import Accepted, Store, StoreAtStake, live_locks, together
-from hq_service.operations.changes import Change, not_as_seen, old_and_new, record
+from hq_service.operations.changes import Change, not_as_seen, old_and_new, record, require_free
 from hq_service.store import distribution, journals, parameters, registers, terminals
 from hq_service.store.database import Connection, confirm_durable, reading, transactional
 
@@ -42,10 +42,11 @@ def create(
 ) -> Store:
     """Create a store; it starts with the Commerce parameters as they are saved.
 
-    Raises:  Refused ``already_exists``.
+    Raises:  Refused ``already_exists``, also for an id that differs only in capitals.
     """
-    if terminals.store_exists(store_id):
-        raise Refused(code="already_exists")
+    # Before anything is read: of two that differ only in capitals and come at once, one is refused.
+    registers.keep_stores_as_they_are(connection)
+    require_free(store_id, registers.stores_alike(store_id))
     terminals.add_store(store_id, name, change.now, time_zone=time_zone)
     new = {"name": name, "time_zone": time_zone}
     record(connection, change, Action.STORE_CREATED, subject_of(store_id), new=new)

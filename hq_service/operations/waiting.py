@@ -6,6 +6,7 @@ import logging
 from datetime import datetime
 from uuid import UUID
 
+from hq_service.domain.errors import Unavailable
 from hq_service.domain.keyring import Keyring
 from hq_service.domain.model import HQ, Line
 from hq_service.domain.outcomes import LineResult, Outcome
@@ -34,6 +35,17 @@ def judge_again(keyring: Keyring, now: datetime) -> int:
         _try_again(case_id, store_id, batch_id, position, keyring, now)
         for case_id, store_id, batch_id, position in _waiting()
     )
+
+
+def judge_again_behind(keyring: Keyring, now: datetime) -> None:
+    """Judge held lines again behind something that is done and committed: its answer must not
+    depend on it. What cannot be judged now is with the next arrival, or by ``hq worker``.
+    """
+    try:
+        judge_again(keyring, now)
+    except Unavailable as error:
+        extra = {"action": "judge_again", "outcome": error.code}
+        logger.warning("waiting lines are judged later", extra=extra)
 
 
 def _try_again(

@@ -18,7 +18,7 @@ from hq_service.domain.outcomes import LineResult
 from hq_service.store import tables
 from hq_service.store.arrays import instant_array, plain_array, text_array
 from hq_service.store.database import Connection, db
-from hq_service.store.settlements import tender_arrays
+from hq_service.store.settlements import original_arrays, tender_arrays
 from hq_service.store.statements import statement
 
 PART_LINES = 2_000
@@ -166,7 +166,6 @@ def insert_lines(
     """Append settled lines with their outcomes. Call it inside a pipeline."""
     lines = [line for line, _ in settled]
     results = [result for _, result in settled]
-    originals = [line.original or (None, None, None, None) for line in lines]
     connection.execute(
         statement("insert_offline_lines"),
         {
@@ -195,10 +194,7 @@ def insert_lines(
             "balances_after_minor": plain_array(result.balance_after_minor for result in results),
             "case_ids": plain_array(result.case_id for result in results),
             "remainder_ids": plain_array(result.remainder_id for result in results),
-            "original_store_ids": text_array(one[0] for one in originals),
-            "original_terminal_ids": text_array(one[1] for one in originals),
-            "original_transaction_ids": text_array(one[2] for one in originals),
-            "original_lines": plain_array(one[3] for one in originals),
+            **original_arrays(line.original for line in lines),
             "reasons": text_array(line.reason for line in lines),
             **tender_arrays(line.tender for line in lines),
         },

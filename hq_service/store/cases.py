@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import BigInteger, any_, func, null, or_, select, tuple_
+from sqlalchemy import Uuid, any_, cast, func, null, or_, select, tuple_
+from sqlalchemy.dialects.postgresql import ARRAY
 
 from hq_service.domain.model import Line, Operation, UnreadableLine
 from hq_service.domain.outcomes import Code, LineResult, case_id_of_notice
@@ -149,6 +150,12 @@ def read(connection: Connection, case_id: UUID) -> Case | None:
     return Case(*row) if row else None
 
 
+def existing(case_ids: Iterable[UUID]) -> set[UUID]:
+    """Return those of some ids that are a case's."""
+    named = cast(list(case_ids), ARRAY(Uuid))
+    return set(db.session.scalars(select(Row.case_id).where(Row.case_id == any_(named))))
+
+
 def page(wanted: CaseFilter, *, after: tuple[datetime, UUID] | None, limit: int) -> list[Case]:
     """Return cases, the oldest first.
 
@@ -199,14 +206,16 @@ def count_open(store_id: str | None) -> list[tuple[str | None, str | None, int, 
     currency as a whole, where each case counts once.
     """
     code = func.unnest(Row.codes)
-    open_minor = func.sum(Row.shortfall_minor - Row.recovered_minor).cast(BigInteger)
+    # A sum of bigint is numeric: a thousand of the largest shortfalls are more than a bigint holds.
+    open_minor = func.sum(Row.shortfall_minor - Row.recovered_minor)
     counted = func.count()
     rows: list[tuple[str | None, str | None, int, int]] = []
     for told, grouped in ((null(), [Row.currency]), (code, [Row.currency, code])):
         found = select(Row.currency, told, counted, open_minor).where(Row.resolved_at.is_(None))
         if store_id is not None:
             found = found.where(Row.store_id == store_id)
-        rows += [(*row,) for row in db.session.execute(found.group_by(*grouped).order_by(*grouped))]
+        found = found.group_by(*grouped).order_by(*grouped)
+        rows += [(*row[:3], int(row[3])) for row in db.session.execute(found)]
     return rows
 
 

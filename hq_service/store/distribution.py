@@ -41,7 +41,6 @@ Runs = tables.DistributionRun
 Sessions = tables.DistributionSession
 Stores = tables.Store
 Registers = tables.Terminal
-Profiles = tables.OfflineProfile
 
 # Written in bulk, row by row the same columns; the mapper would part them by what is null.
 _SESSIONS = tables.Base.metadata.tables[Sessions.__tablename__]
@@ -165,16 +164,6 @@ def lock_store(store_id: str) -> Store:
     return Store(*db.session.execute(wanted.with_for_update(key_share=True)).one())
 
 
-def overrides_of(store_ids: Sequence[str]) -> dict[str, int]:
-    """Return the newest revision of the parameters that is a store's own, for stores with one."""
-    revision = tables.ParameterRevision
-    wanted = select(revision.store_id, func.max(revision.revision)).where(
-        revision.store_id.in_(store_ids)
-    )
-    rows = db.session.execute(wanted.group_by(revision.store_id))
-    return {store_id: newest for store_id, newest in rows if store_id is not None}
-
-
 def raise_applied_revision(store_id: str, revision: int, now: datetime) -> None:
     """Say which revision of the parameters a store has applied; it never goes back.
 
@@ -191,11 +180,6 @@ def registers_of(store_ids: Sequence[str]) -> dict[str, list[Register]]:
     for row in db.session.execute(wanted.order_by(Registers.store_id, Registers.terminal_id)):
         found[row.store_id].append(Register(*row))
     return found
-
-
-def profiles() -> dict[str, tables.OfflineProfile]:
-    """Return every offline profile by id, as it is stored."""
-    return {one.offline_profile_id: one for one in db.session.scalars(select(Profiles))}
 
 
 def lock_open_sessions(store_ids: Sequence[str], job_ids: Sequence[str]) -> list[Session]:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import and_, func, select, tuple_
+from sqlalchemy import and_, select, tuple_
 
 from hq_service.domain.locking import LockFilter
 from hq_service.domain.model import Instrument
@@ -17,7 +16,6 @@ from hq_service.store.instruments import instrument_from
 Live = tables.LiveLock
 Held = tables.Instrument
 Presence = tables.TerminalPresence
-Revision = tables.ParameterRevision
 
 # In the order that `instrument_from` reads.
 _INSTRUMENT = (
@@ -83,9 +81,3 @@ def page(
     if wanted.locked_before is not None:
         found = found.where(Live.locked_at < wanted.locked_before)
     return [(instrument_from(row[1:]), row[0]) for row in db.session.execute(found)]
-
-
-def newest_revisions() -> Mapping[str | None, int]:
-    """Return the newest revision of the parameters by store; None names those of the company."""
-    found = select(Revision.store_id, func.max(Revision.revision)).group_by(Revision.store_id)
-    return {row[0]: row[1] for row in db.session.execute(found)}

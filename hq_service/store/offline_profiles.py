@@ -33,6 +33,11 @@ def page(*, after: str, limit: int, with_retired: bool) -> list[OfflineProfile]:
     return [_profile(row) for row in db.session.scalars(wanted)]
 
 
+def every() -> dict[str, OfflineProfile]:
+    """Return every profile by id, retired ones included: there are few."""
+    return {row.offline_profile_id: _profile(row) for row in db.session.scalars(select(Profiles))}
+
+
 def add(profile: OfflineProfile) -> None:
     """Insert a profile."""
     values = {name: getattr(profile, name) for name in OfflineProfile.__slots__}

@@ -181,6 +181,25 @@ def in_force_at(store_id: str | None, revision: int) -> Parameters:
     return in_force_of({store_id: revision})[store_id]
 
 
+def in_force_now(store_ids: Iterable[str]) -> dict[str, Parameters]:
+    """Return the parameters that are saved for some stores: at most two statements, however many.
+
+    Not in a transaction that saves a revision, as for `in_force_at`.
+    """
+    named = sorted(set(store_ids))
+    found = db.session.execute(
+        select(Revision.store_id, func.max(Revision.revision))
+        .where(or_(Revision.store_id.is_(None), Revision.store_id.in_(named)))
+        .group_by(Revision.store_id)
+    )
+    newest: dict[str | None, int] = {row[0]: row[1] for row in found}
+    company = newest.get(None, 0)
+    # Most stores set nothing themselves: theirs are the company's.
+    wanted = {None: company} | {one: max(company, revision) for one, revision in newest.items()}
+    resolved = in_force_of(wanted)
+    return {store_id: resolved.get(store_id, resolved[None]) for store_id in named}
+
+
 def in_force_of(wanted: Mapping[str | None, int]) -> dict[str | None, Parameters]:
     """Return the parameters of stores (None is the company), each as a revision leaves them.
 

@@ -11,8 +11,7 @@ from datetime import datetime
 from typing import Any
 
 from psycopg.types.json import Jsonb
-from sqlalchemy import and_, func, or_, select, tuple_
-from sqlalchemy.dialects.postgresql import distinct_on
+from sqlalchemy import and_, func, select, tuple_
 
 from hq_service.domain.completeness import Delivery
 from hq_service.domain.connection import (
@@ -23,7 +22,7 @@ from hq_service.domain.connection import (
     Report,
 )
 from hq_service.domain.model import DEBITS
-from hq_service.domain.parameters import RELEASE, Parameters, in_force
+from hq_service.domain.parameters import RELEASE, Parameters
 from hq_service.store import tables
 from hq_service.store.arrays import text_array
 from hq_service.store.database import Connection, db
@@ -223,33 +222,19 @@ def lock_figures(
             "now": now,
         },
     )
-    return [LockFigures(*row) for row in rows]
-
-
-def in_force_now(store_ids: Iterable[str]) -> dict[str, Parameters]:
-    """Return the parameters that are saved for some stores: one statement, however many."""
-    wanted = sorted(set(store_ids))
-    newest = (
-        select(Revision.store_id, Revision.revision, Revision.values)
-        .ext(distinct_on(Revision.store_id))
-        .where(or_(Revision.store_id.is_(None), Revision.store_id.in_(wanted)))
-        .order_by(Revision.store_id, Revision.revision.desc())
-    )
-    found: dict[str | None, tuple[int, Mapping[str, Any]]] = {
-        row[0]: (row[1], row[2]) for row in db.session.execute(newest)
-    }
-    company = found.get(None, (0, {}))
-    return {
-        store_id: in_force(max(company[0], own[0]), company[1], own[1])
-        for store_id in wanted
-        for own in (found.get(store_id, (0, {})),)
-    }
+    return [_figures(row) for row in rows]
 
 
 def _register(row: Sequence[Any], newest_locked_at: datetime | None = None) -> RegisterPresence:
     told = row[len(_REGISTER) : _WIDTH]
     report = Report(*told) if told[0] is not None else None
     return RegisterPresence(*(*row[: len(_REGISTER)], report, newest_locked_at))
+
+
+def _figures(row: Sequence[Any]) -> LockFigures:
+    figures = dict(zip(LockFigures.__slots__, row, strict=True))
+    # A sum of bigint is numeric: it may be more than a bigint holds.
+    return LockFigures(**figures | {"exposure_minor": int(figures["exposure_minor"])})
 
 
 def _delivery(row: Sequence[Any]) -> Delivery:

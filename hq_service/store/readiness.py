@@ -11,6 +11,7 @@ SCHEMA_HEAD = "0004"
 """The migration that this code needs; a test compares it with ``migrations/``."""
 
 OK = "ok"
+INITIALISE = "run `hq db init`"
 MIGRATE = "run `hq db migrate`"
 MADE_WITH_ANOTHER = (
     "HQ_NUMBER_SECRET is not the one that this data was made with; set that one again"
@@ -73,7 +74,7 @@ def check(
             if abs(database_now - clock()) <= CLOCK_DIFFERENCE_MAX
             else "the clocks of application and database differ; synchronise both"
         ),
-        "schema": _schema(connection) if is_migrated else MIGRATE,
+        "schema": _schema(connection) if is_migrated else INITIALISE,
     }
     if checks["schema"] == OK:
         checks["number_secret"] = _number_secret(connection, fingerprint)

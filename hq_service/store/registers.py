@@ -32,6 +32,19 @@ def read_store(store_id: str) -> Store | None:
     return Store(*row) if row else None
 
 
+def keep_stores_as_they_are(connection: Connection) -> None:
+    """Let no store be created or changed until this transaction ends. Cold and short; tills are not
+    held up, they only read stores.
+    """
+    connection.execute("LOCK TABLE stores IN SHARE ROW EXCLUSIVE MODE")
+
+
+def stores_alike(store_id: str) -> list[str]:
+    """Return the ids of stores that differ from an id at most in capitals."""
+    alike = func.lower(Stores.store_id) == store_id.lower()
+    return list(db.session.scalars(select(Stores.store_id).where(alike).order_by(Stores.store_id)))
+
+
 def list_stores(*, after: str, limit: int, with_retired: bool) -> list[Store]:
     """Return stores by id, after an id."""
     wanted = select(*_STORE).where(Stores.store_id > after)
@@ -63,6 +76,14 @@ def read_register(store_id: str, terminal_id: str) -> Register | None:
     """Return a register, None if there is no such register."""
     row = db.session.execute(select(*_REGISTER).where(_is(store_id, terminal_id))).first()
     return Register(*row) if row else None
+
+
+def registers_alike(store_id: str, terminal_id: str) -> list[str]:
+    """Return the ids of registers of a store that differ from an id at most in capitals."""
+    wanted = select(Registers.terminal_id).where(
+        Registers.store_id == store_id, func.lower(Registers.terminal_id) == terminal_id.lower()
+    )
+    return list(db.session.scalars(wanted.order_by(Registers.terminal_id)))
 
 
 def list_registers(store_id: str, *, after: str, limit: int, with_retired: bool) -> list[Register]:

@@ -268,7 +268,6 @@ def _close_cases(
 
 def insert_postings(connection: Connection, postings: Sequence[Posting], now: datetime) -> None:
     """Append postings; a key that is there already raises a unique violation."""
-    originals = [one.original or (None, None, None, None) for one in postings]
     connection.execute(
         statement("insert_postings"),
         {
@@ -292,14 +291,22 @@ def insert_postings(connection: Connection, postings: Sequence[Posting], now: da
             "concluded_at": instant_array(one.concluded_at for one in postings),
             "lock_ids": plain_array(one.lock_id for one in postings),
             "locked_at": instant_array(one.locked_at for one in postings),
-            "original_store_ids": text_array(one[0] for one in originals),
-            "original_terminal_ids": text_array(one[1] for one in originals),
-            "original_transaction_ids": text_array(one[2] for one in originals),
-            "original_lines": plain_array(one[3] for one in originals),
+            **original_arrays(one.original for one in postings),
             "related_instrument_ids": plain_array(one.related_instrument_id for one in postings),
             **tender_arrays(one.tender for one in postings),
         },
     )
+
+
+def original_arrays(originals: Iterable[BusinessKey | None]) -> dict[str, str]:
+    """Return the keys that refunds name as the four arrays that the statements take."""
+    named = [one or (None, None, None, None) for one in originals]
+    return {
+        "original_store_ids": text_array(one[0] for one in named),
+        "original_terminal_ids": text_array(one[1] for one in named),
+        "original_transaction_ids": text_array(one[2] for one in named),
+        "original_lines": plain_array(one[3] for one in named),
+    }
 
 
 def tender_arrays(tenders: Iterable[Tender | None]) -> dict[str, str]:

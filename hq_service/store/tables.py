@@ -427,12 +427,29 @@ class TerminalJournal(Base):
     arrived: Mapped[Any] = mapped_column(INT8MULTIRANGE)
 
 
-class Instrument(Base):
+class OfInstrument:
+    """The key of what is kept with an instrument, in its bucket."""
+
+    bucket: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    instrument_id: Mapped[UUID] = mapped_column(primary_key=True)
+
+
+class OfLine:
+    """What a line may tell of the line that it refunds, and of what the till took for it."""
+
+    original_store_id: Mapped[str | None] = mapped_column(Name)
+    original_terminal_id: Mapped[str | None] = mapped_column(Name)
+    original_transaction_id: Mapped[str | None] = mapped_column(Name)
+    original_line: Mapped[int | None]
+    tender_amount_minor: Mapped[int | None] = mapped_column(BigInteger)
+    tender_currency: Mapped[str | None]
+    exchange_rate: Mapped[str | None]
+
+
+class Instrument(OfInstrument, Base):
     """A gift card or credit memo, its live lock in its own columns."""
 
     __tablename__ = "instruments"
-    bucket: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
-    instrument_id: Mapped[UUID] = mapped_column(primary_key=True)
     balance_minor: Mapped[int] = mapped_column(BigInteger)
     version: Mapped[int] = mapped_column(BigInteger)
     kind: Mapped[str]
@@ -456,13 +473,11 @@ class Instrument(Base):
 INSTRUMENT_KEY = ("instruments.bucket", "instruments.instrument_id")
 
 
-class LiveLock(Base):
+class LiveLock(OfInstrument, Base):
     """A live lock, for lists and exposure; never consulted for a decision."""
 
     __tablename__ = "live_locks"
     __table_args__ = (ForeignKeyConstraint(("bucket", "instrument_id"), INSTRUMENT_KEY),)
-    bucket: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
-    instrument_id: Mapped[UUID] = mapped_column(primary_key=True)
     lock_id: Mapped[UUID]
     store_id: Mapped[str] = mapped_column(Name)
     terminal_id: Mapped[str] = mapped_column(Name)
@@ -471,13 +486,11 @@ class LiveLock(Base):
     grant_until: Mapped[datetime | None]
 
 
-class LockEvent(Base):
+class LockEvent(OfInstrument, Base):
     """How a lock ended otherwise than by a posting."""
 
     __tablename__ = "lock_events"
     __table_args__ = (ForeignKeyConstraint(("bucket", "instrument_id"), INSTRUMENT_KEY),)
-    bucket: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
-    instrument_id: Mapped[UUID] = mapped_column(primary_key=True)
     lock_id: Mapped[UUID] = mapped_column(primary_key=True)
     store_id: Mapped[str] = mapped_column(Name)
     terminal_id: Mapped[str] = mapped_column(Name)
@@ -494,7 +507,7 @@ class LockEvent(Base):
     reason: Mapped[str | None]
 
 
-class Posting(Base):
+class Posting(OfInstrument, OfLine, Base):
     """One immutable balance change; also the record that makes a repeat a repeat."""
 
     __tablename__ = "postings"
@@ -525,8 +538,6 @@ class Posting(Base):
             postgresql_where=text("original_store_id IS NOT NULL"),
         ),
     )
-    bucket: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
-    instrument_id: Mapped[UUID] = mapped_column(primary_key=True)
     version: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
     amount_minor: Mapped[int] = mapped_column(BigInteger)
     funded_minor: Mapped[int] = mapped_column(BigInteger)
@@ -545,10 +556,6 @@ class Posting(Base):
     codes: Mapped[list[str]]
     lock_id: Mapped[UUID | None]
     locked_at: Mapped[datetime | None]
-    original_store_id: Mapped[str | None] = mapped_column(Name)
-    original_terminal_id: Mapped[str | None] = mapped_column(Name)
-    original_transaction_id: Mapped[str | None] = mapped_column(Name)
-    original_line: Mapped[int | None]
     related_instrument_id: Mapped[UUID | None]
     tender_amount_minor: Mapped[int | None] = mapped_column(BigInteger)
     tender_currency: Mapped[str | None]
@@ -570,7 +577,7 @@ class Void(Base):
     voided_by: Mapped[str]
 
 
-class OfflineLine(Base):
+class OfflineLine(OfLine, Base):
     """One settled line of a batch, with its outcome."""
 
     __tablename__ = "offline_lines"
@@ -609,11 +616,4 @@ class OfflineLine(Base):
     lock_id: Mapped[UUID | None]
     case_id: Mapped[UUID | None]
     remainder_id: Mapped[UUID | None]
-    original_store_id: Mapped[str | None] = mapped_column(Name)
-    original_terminal_id: Mapped[str | None] = mapped_column(Name)
-    original_transaction_id: Mapped[str | None] = mapped_column(Name)
-    original_line: Mapped[int | None]
     reason: Mapped[str | None]
-    tender_amount_minor: Mapped[int | None] = mapped_column(BigInteger)
-    tender_currency: Mapped[str | None]
-    exchange_rate: Mapped[str | None]

@@ -634,10 +634,31 @@ def test_a_row_that_stays_locked_is_told_as_unavailable_and_nothing_is_written(
             assert answer.status_code == 503, answer.json
             assert answer.json["code"] == "unavailable"
             assert answer.headers["Retry-After"]
+        *commands, batch = answers
+        assert all("was not applied" in one.json["detail"] for one in commands)
+        assert batch.json["detail"].startswith("The batch is kept")
         assert redemptions_of(hq, card) == 0
         # The batch was received before its first chunk had to wait; the next one finishes it.
         assert post_batch(impatient, till.store_id, [line]).json["counts"] == {"duplicate": 1}
     assert redemptions_of(hq, card) == 1
+
+
+def test_an_issue_is_answered_although_what_waited_for_it_cannot_be_judged_yet(
+    hq: Hq, database_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    till, number = hq.till(), a_number()
+    card = Card("gift_card", number, str(KEYRING.instrument_id("gift_card", number)), "SEK")
+    hq.post_batch(till.store_id, [till.offline_line(card, "X1", 10)])
+    wish = {"reference": a_name("issue"), "kind": "gift_card", "currency": "SEK"}
+    wish |= {"amount_minor": 100, "number": number}
+    with another_service(database_url, "lock_timeout=100ms") as impatient:
+        with held(hq, "LOCK TABLE cases IN ACCESS EXCLUSIVE MODE"):
+            answer = impatient.admin.post("/v1/admin/instruments", wish)
+        assert answer.status_code == 201, answer.json
+        assert "waiting lines are judged later" in caplog.text
+        assert hq.balance(card) == 100
+        hq.issue(1)  # the next arrival
+    assert hq.balance(card) == 90
 
 
 def test_a_lock_on_a_card_that_changes_at_every_attempt_is_told_to_come_back(

@@ -11,18 +11,22 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from flask import Flask
+from flask import Flask, Response, request_finished
+from flask import request as current_request
 from jsonschema import Draft202012Validator
 from werkzeug.test import TestResponse
 
 from hq_service.api.problems import CONTENT_TYPE
 from hq_service.cli import main
-from tests.support import Hq, a_number, sale_line
+from tests.contract.test_routes import ALLOWED
+from tests.support import Hq, a_name, a_number, sale_line
 
 COMMITTED = Path(__file__).resolve().parents[2] / "docs" / "openapi.json"
 REFRESH = "docs/openapi.json is not up to date: run `hq openapi > docs/openapi.json`"
 # Path -> what its body may be besides JSON.
 OTHER_BODIES = {"/v1/offline-batches": {"application/x-ndjson"}}
+# The headers that a program acts on.
+ACTED_ON = {"ETag", "Location", "Idempotency-Replayed", "Retry-After"}
 PUBLIC = {"/healthz", "/readyz", "/problems/{code}"}
 
 
@@ -36,6 +40,36 @@ def printed() -> str:
 @pytest.fixture(scope="module")
 def description(printed: str) -> dict[str, Any]:
     return json.loads(printed)
+
+
+@pytest.fixture(autouse=True)
+def headers_are_described(
+    app: Flask, description: dict[str, Any], request: pytest.FixtureRequest
+) -> Iterator[None]:
+    """Look at every answer of a test: the headers that a program acts on are in the description."""
+    if "hq" not in request.fixturenames:
+        yield
+        return
+    undescribed: list[tuple[str, int, str]] = []
+
+    def look(_app: Flask, response: Response) -> None:
+        rule = current_request.url_rule
+        if rule is None or rule.rule == "/openapi.json":
+            return
+        path = re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule.rule)
+        operation = description["paths"][path].get(current_request.method.lower())
+        if operation is None:
+            return
+        answers = operation["responses"]
+        described = resolved(
+            description, answers.get(str(response.status_code)) or answers["default"]
+        )
+        told = set(response.headers.keys()) & ACTED_ON - set(described.get("headers", {}))
+        undescribed.extend((operation["operationId"], response.status_code, name) for name in told)
+
+    with request_finished.connected_to(look, app):
+        yield
+    assert undescribed == []
 
 
 def operations(description: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
@@ -126,12 +160,75 @@ def test_every_operation_says_what_it_does_and_what_it_answers(
 
 def test_every_error_is_described_as_a_problem_document(description: dict[str, Any]) -> None:
     for path, method, operation in operations(description):
-        errors = {status for status in operation["responses"] if not status.startswith("2")}
+        errors = {status for status in operation["responses"] if status[0] not in "23"}
         assert "default" in errors, (method, path)
         for status in errors:
             described = resolved(description, operation["responses"][status])
             schema = {"$ref": "#/components/schemas/Problem"}
             assert described["content"] == {CONTENT_TYPE: {"schema": schema}}, (method, path)
+
+
+def test_every_operation_has_a_name_of_its_own(description: dict[str, Any]) -> None:
+    names = [operation["operationId"] for _, _, operation in operations(description)]
+    assert len(set(names)) == len(names)
+    assert all(re.fullmatch(r"[a-z][a-z_]+", name) for name in names)
+
+
+def test_every_operation_tells_the_roles_that_it_lets_in(description: dict[str, Any]) -> None:
+    told = {
+        (method.upper(), path): set(operation["x-roles"])
+        for path, method, operation in operations(description)
+        if path not in PUBLIC
+    }
+    # tests/contract/test_routes.py calls each of them with a key of every role.
+    assert told == {
+        (method, re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule)): set(roles)
+        for (method, rule), roles in ALLOWED.items()
+    }
+    assert all("x-roles" not in one for path, _, one in operations(description) if path in PUBLIC)
+
+
+def test_every_edit_says_that_it_needs_if_match(description: dict[str, Any]) -> None:
+    # tests/contract/test_bad_input.py shows that each is refused without it.
+    for path, method, operation in operations(description):
+        named = {
+            (one["name"], one["required"])
+            for one in operation.get("parameters", [])
+            if one["in"] == "header"
+        }
+        assert (("If-Match", True) in named) == (method == "patch"), (method, path)
+        has_copies = "304" in operation["responses"]
+        assert (("If-None-Match", False) in named) == has_copies, (method, path)
+        if has_copies:
+            assert "content" not in operation["responses"]["304"]
+
+
+def test_an_error_may_say_when_to_try_again(description: dict[str, Any]) -> None:
+    assert list(description["components"]["responses"]["DEFAULT_ERROR"]["headers"]) == [
+        "Retry-After"
+    ]
+
+
+def test_copies_and_large_batches_are_answered_as_described(hq: Hq) -> None:
+    # The fixture below looks at the headers.
+    till, card = hq.till(), hq.issue(500)
+    for path in ("/v1/parameters", "/v1/register"):
+        tag = till.get(path).headers["ETag"]
+        assert till.get(path, If_None_Match=tag).status_code == 304
+    body = {"store_id": till.store_id, "batch_id": a_name("batch")}
+    body["lines"] = [till.offline_line(card, f"X{number}", 1) for number in range(2)]
+    sync = hq.sync(till.store_id)
+    for status in (201, 200):
+        assert sync.post("/v1/offline-batches", body).status_code == status
+    for _ in range(2):
+        sale = till.lock(card, "sale")
+    for _ in range(2):
+        till.redeem(card, "sale", 1, sale.json["lock_id"])
+    other = till.lock(card, "other").json["lock_id"]
+    for _ in range(2):
+        till.release(card, "other", other)
+    for _ in range(2):
+        till.void(card, "sale")
 
 
 def test_a_key_is_needed_for_everything_but_what_is_public(description: dict[str, Any]) -> None:
@@ -239,7 +336,7 @@ def test_cases_and_locks_are_answered_as_described(hq: Hq, description: dict[str
         "accepted_exposure_minor": held["exposure_minor"],
         "reason": "the till is broken",
     }
-    fits(description, "HeldLock", hq.admin.post("/v1/admin/lock-breaks", breaking).json)
+    fits(description, "BrokenLock", hq.admin.post("/v1/admin/lock-breaks", breaking).json)
     fits(description, "AuditEntries", hq.admin.get("/v1/admin/audit-entries?order=newest").json)
 
 

@@ -6,6 +6,7 @@ import re
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from hq_service.api.auth import authenticate
 from hq_service.domain.actors import Role
 from tests.support import Card, Hq, Tables, Till, a_name, a_number, sale_line
 
+ROLES_PAGE = Path(__file__).resolve().parents[2] / "docs" / "roles.md"
 ADMIN, AUDITOR, SYNC, TERMINAL = Role.ADMIN, Role.AUDITOR, Role.SYNC, Role.TERMINAL
 BATCH = "/v1/offline-batches/<store_id>/<batch_id>"
 TRANSACTION = "/v1/transactions/<store_id>/<terminal_id>/<transaction_id>"
@@ -109,6 +111,8 @@ ALLOWED: dict[tuple[str, str], set[Role]] = {
     ("POST", f"{SESSIONS}/<uuid:session_id>/reruns"): {ADMIN},
     ("POST", f"{SESSIONS}/<uuid:session_id>/cancellations"): {ADMIN},
 }
+# Those of them that read something by its name.
+READ_BY_NAME = [rule for method, rule in ALLOWED if method == "GET" and "<" in rule]
 # Those of them that answer even when there is nothing.
 ALWAYS_THERE = {
     "/v1/locks",
@@ -256,6 +260,28 @@ def test_every_route_declares_whom_it_allows(app: Flask) -> None:
                 assert getattr(view, "allowed_roles", None) == ALLOWED[method, rule.rule]
 
 
+def test_the_table_of_roles_and_routes_is_what_is_declared() -> None:
+    text = ROLES_PAGE.read_text(encoding="utf-8")
+    header, *rows = re.findall(
+        r"^\|(?: `(\w+) (\S+)`)? \|(.*)\|$", text.partition("## Routes")[2], re.M
+    )
+    roles = [Role(name) for name in header[2].replace("|", " ").split()]
+    told = {
+        (method, path): {
+            role
+            for role, cell in zip(roles, cells.split("|"), strict=True)
+            if cell.strip() == "yes"
+        }
+        for method, path, cells in rows
+        if method
+    }
+    declared = {
+        (method, re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule)): allowed
+        for (method, rule), allowed in ALLOWED.items()
+    }
+    assert told == declared
+
+
 def test_no_route_has_a_card_number_in_its_path(app: Flask) -> None:
     for rule in app.url_map.iter_rules():
         assert not rule.arguments & {"number", "card_number", "instrument", "key"}
@@ -273,6 +299,14 @@ def test_a_role_gets_in_where_it_is_allowed_and_nowhere_else(
         assert answer.status_code in (200, 422)
     else:
         assert answer.status_code in (404, 422), "let in, and the request itself is at fault"
+
+
+@pytest.mark.parametrize("name", ["a%00b", "%ff", "a b", "x" * 100])
+@pytest.mark.parametrize("rule", READ_BY_NAME)
+def test_a_name_that_nothing_can_have_is_not_found(world: World, rule: str, name: str) -> None:
+    path = re.sub(r"<[\w:]+>", name, rule)
+    for role in ALLOWED["GET", rule]:
+        assert world.call("GET", path, world.as_role(role)).status_code == 404
 
 
 @pytest.mark.parametrize("who", NOBODY)

@@ -146,6 +146,9 @@ def test_it_goes_on_until_sigterm_and_ends_in_good_order(
                 f"run number {runs_count}",
             )
         assert ended_by(process, signal.SIGTERM) == 0
+    first, second = said(log, "ran a distribution schedule")
+    sessions_count = sum(first["sessions"].values()) + first["kept_count"]
+    assert (second["sessions"], second["kept_count"]) == ({}, sessions_count)
     assert {line["level"] for line in lines_of(log)} == {"INFO"}
 
 

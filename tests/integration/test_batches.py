@@ -4,14 +4,32 @@ from __future__ import annotations
 
 import gzip
 import json
+import threading
 import time
+from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
+from click.testing import CliRunner
 from werkzeug.test import TestResponse
 
+from hq_service.app import create_app, disconnect
+from hq_service.cli import main
+from hq_service.domain.actors import Role
 from hq_service.operations import offline_batches
-from tests.support import KEYRING, Caller, Hq, Till, a_name, a_number
+from tests.support import (
+    GRANT_KEYS,
+    KEYRING,
+    NUMBER_SECRET,
+    Caller,
+    Hq,
+    Till,
+    a_name,
+    a_number,
+    psycopg_url,
+    test_settings,
+)
 
 
 def posted_raw(
@@ -70,6 +88,28 @@ def test_a_large_batch_is_kept_and_settled_behind_the_answer(hq: Hq) -> None:
     assert hq.balance(card) == 100_000 - 10_001
 
 
+def test_a_large_batch_that_comes_again_while_it_is_settled_is_not_settled_twice_at_once(
+    hq: Hq, database_url: str
+) -> None:
+    till, card = hq.till(), hq.issue(100)
+    body = {"store_id": till.store_id, "batch_id": a_name("batch")}
+    body["lines"] = [till.offline_line(card, f"X{n}", 1) for n in range(2)]
+    app = create_app(test_settings(database_url, batch_synchronous_lines_max=1))
+    sync = Caller(app.test_client(), hq.make_key(Role.SYNC, store_id=till.store_id))
+    with psycopg.connect(psycopg_url(database_url)) as beside:
+        row = "SELECT 1 FROM instruments WHERE instrument_id = %s FOR UPDATE"
+        beside.execute(row, (card.instrument_id,))
+        answers = [sync.post("/v1/offline-batches", body) for _ in range(4)]
+        settling = [one for one in threading.enumerate() if one.name == f"settle-{till.store_id}"]
+    assert [answer.status_code for answer in answers] == [202] * 4
+    assert len(settling) == 1
+    settling[0].join()
+    wait_until_settled(hq, answers[0].headers["Location"])
+    assert sync.post("/v1/offline-batches", body).status_code == 200
+    with app.app_context():
+        disconnect()
+
+
 def wait_until_settled(hq: Hq, location: str) -> None:
     for _ in range(600):
         state = hq.admin.get(location).json
@@ -90,7 +130,47 @@ def test_a_dry_run_tells_everything_and_writes_nothing(hq: Hq) -> None:
     assert hq.sql("SELECT count(*) FROM offline_batches") == before
     assert hq.balance(card) == 100
     real = sync.post("/v1/offline-batches", body)
-    assert rehearsed.json["results"] == real.json["results"]
+    assert (rehearsed.json["dry_run"], real.json["dry_run"]) == (True, False)
+    assert all(one["case_id"] is not None for one in real.json["results"])
+    assert rehearsed.json["results"] == [{**one, "case_id": None} for one in real.json["results"]]
+
+
+def test_a_dry_run_names_cases_and_memos_that_are_there_and_no_others(hq: Hq) -> None:
+    till, memo = hq.till(), hq.issue(100, kind="credit_memo")
+    used, short = till.offline_line(memo, "X1", 60), till.offline_line(hq.issue(10), "X2", 20)
+    body = {"store_id": till.store_id, "batch_id": a_name("batch"), "lines": [used, short]}
+    sync = hq.sync(till.store_id)
+
+    def named(answer: TestResponse) -> list[tuple[str | None, str | None]]:
+        return [(one["remainder_id"], one["case_id"]) for one in answer.json["results"]]
+
+    rehearsal = {**body, "batch_id": a_name("batch"), "dry_run": True}
+    assert named(sync.post("/v1/offline-batches", rehearsal)) == [(None, None), (None, None)]
+    real = sync.post("/v1/offline-batches", body)
+    [(remainder_id, _), (_, case_id)] = named(real)
+    assert remainder_id is not None
+    assert case_id is not None
+    assert named(sync.post("/v1/offline-batches", rehearsal)) == named(real)
+
+
+def test_a_file_that_is_a_dry_run_is_not_posted(hq: Hq, database_url: str, tmp_path: Path) -> None:
+    till, card = hq.till(), hq.issue(100)
+    lines = [till.offline_line(card, "X1", 60), {"x": 1}]
+    body = {"store_id": till.store_id, "batch_id": a_name("batch"), "lines": lines}
+    file = tmp_path / "batch.json"
+    file.write_text(json.dumps({**body, "dry_run": True}), encoding="utf-8")
+    environment = {
+        "DATABASE_URL": database_url,
+        "HQ_NUMBER_SECRET": NUMBER_SECRET.hex(),
+        "HQ_GRANT_KEYS": f"k1:{GRANT_KEYS.masters['k1'].hex()}",
+    }
+    done = CliRunner().invoke(main, ["settle-file", str(file)], env=environment)
+    assert done.exit_code == 0, done.output
+    told = "dry run, nothing is kept: 2 lines: 1 applied, 1 quarantined"
+    assert told in done.output
+    assert hq.balance(card) == 100
+    query = "SELECT count(*) FROM offline_batches WHERE batch_id = %s"
+    assert hq.sql(query, body["batch_id"]) == [(0,)]
 
 
 def test_journals_tell_gaps_and_up_to_where_the_till_may_purge(hq: Hq) -> None:

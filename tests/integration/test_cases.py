@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from hq_service.domain.money import AMOUNT_MINOR_MAX
 from tests.support import Card, Hq, Till, a_name, sale_line
 
 
@@ -206,6 +207,20 @@ def test_open_cases_are_listed_page_by_page(hq: Hq) -> None:
     second = hq.admin.get(path).json
     assert len(second["cases"]) == 2
     assert second["next_after"] is None
+
+
+def test_shortfalls_that_are_more_than_64_bits_together_are_counted(hq: Hq) -> None:
+    till, card = hq.till(), hq.issue(1)
+    lines = [till.offline_line(card, f"X{number}", AMOUNT_MINOR_MAX) for number in range(1_026)]
+    posted = hq.post_batch(till.store_id, lines)
+    assert posted.json["counts"] == {"applied": len(lines)}
+    summary = hq.admin.get(f"/v1/admin/cases/summary?store_id={till.store_id}")
+    assert summary.status_code == 200, summary.json
+    open_minor = AMOUNT_MINOR_MAX * len(lines) - 1
+    assert open_minor > 2**63
+    assert summary.json["by_currency"] == [
+        {"currency": "SEK", "cases_count": len(lines), "open_minor": open_minor}
+    ]
 
 
 def test_a_lock_is_broken_with_the_exposure_that_was_shown(hq: Hq) -> None:

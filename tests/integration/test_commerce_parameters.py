@@ -248,10 +248,22 @@ def test_the_history_tells_who_changed_what_when_and_why_newest_first(hq: Hq) ->
     ]
     revisions = [one["revision"] for one in told["revisions"]]
     assert revisions == sorted(revisions, reverse=True)
-    assert told["next_after"] == revisions[-1]
+    assert told["next_after"] is None, "there are no others"
     assert all(one["changed_by"].startswith("admin:") for one in told["revisions"])
     moments = [instant(one["changed_at"]) for one in told["revisions"]]
     assert moments == sorted(moments, reverse=True)
+
+
+@pytest.mark.parametrize("name", ["a%00b", "a b", "%C3%A9", "x" * 65])
+def test_a_store_that_cannot_be_is_not_found(hq: Hq, name: str) -> None:
+    path = f"/v1/admin/stores/{name}/parameters"
+    body = {"parameters": {"lease_seconds": 60}, "reason": "test"}
+    for answer in (
+        hq.admin.get(path),
+        hq.admin.patch(path, body, If_Match='"1"'),
+        hq.admin.patch(path, body, If_Match="*"),
+    ):
+        assert (answer.status_code, answer.json["code"]) == (404, "store_not_found")
 
 
 def test_the_history_of_one_store_is_what_it_sets_itself(hq: Hq) -> None:

@@ -350,7 +350,7 @@ def test_the_sum_of_the_database_is_that_of_the_rule_for_one_lock(
 
     @reading
     def read(connection: Any) -> tuple[Any, Any, Parameters]:
-        in_force_of = presence.in_force_now([store_id])
+        in_force_of = parameters.in_force_now([store_id])
         places = [(store_id, till.terminal_id) for till in tills]
         figures = presence.lock_figures(connection, places, in_force_of, now)
         wanted = locking.LockFilter(store_id=store_id)

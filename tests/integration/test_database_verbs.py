@@ -153,6 +153,16 @@ def test_a_service_that_does_not_come_up_leaves_no_database_behind(local: Local)
     assert not local.embedded.status().is_running
 
 
+@pytest.mark.parametrize("verb", [("serve", "--port", "65535"), ("db", "init"), ("keys", "list")])
+def test_a_wrong_setting_is_said_before_any_database_is_made(
+    local: Local, verb: tuple[str, ...]
+) -> None:
+    refused = local.hq(*verb, HQ_WORKERS="abc")
+    assert refused.returncode == 1
+    assert "HQ_WORKERS must be a whole number" in refused.stderr
+    assert not local.directory.exists(), "nothing was made or started for it"
+
+
 def test_reset_asks_first_and_then_deletes_what_is_ours(local: Local) -> None:
     local.embedded.start(stays=True)
     secret = local.embedded.secret("number-secret")

@@ -478,6 +478,51 @@ def test_what_is_wrong_with_a_key_is_said_on_the_command_line(alone: Hq, run: An
     assert run("create", "--role", "cashier", "--label", a_number()).exit_code == 2
 
 
+def test_the_list_says_what_its_columns_are_also_where_there_is_no_key(alone: Hq, run: Any) -> None:
+    run("create", "--role", "admin", "--label", "first administrator")
+    header, *rows = run("list").stdout.splitlines()
+    assert header.split() == "key_id role store terminal expires revoked label".split()
+    assert all(row.index("admin") == header.index("role") for row in rows)
+    assert any(row.index("first administrator") == header.index("label") for row in rows)
+    alone.sql("DELETE FROM api_keys")
+    assert run("list").stdout.splitlines() == [header]
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("", "Must not be blank."),
+        (" \u2003", "Must not be blank."),
+        ("a\nb", "Must not have control characters."),
+        ("x" * 501, "Longer than maximum length"),
+        ("not UTF-8: \udce9", "Must be UTF-8."),
+    ],
+)
+def test_a_reason_or_label_is_refused_on_the_command_line_as_over_http(
+    alone: Hq, run: Any, text: str, fault: str
+) -> None:
+    key_id = created(alone, "auditor")["key_id"]
+    made = ("create", "--role", "auditor", "--label")
+    before = alone.sql("SELECT * FROM api_keys, audit_entries")
+    for arguments in (
+        ("revoke", key_id, "--reason", text),
+        (*made, "test", "--reason", text),
+        (*made, text),
+    ):
+        refused = run(*arguments)
+        assert (refused.exit_code, refused.stdout, fault in refused.stderr) == (2, "", True)
+    assert alone.sql("SELECT * FROM api_keys, audit_entries") == before
+
+
+def test_a_card_number_in_a_reason_of_the_command_line_is_masked(alone: Hq, run: Any) -> None:
+    number = a_number()
+    assert run("create", "--role", "auditor", "--label", number).exit_code == 2
+    made = run("create", "--role", "auditor", "--label", "test", "--reason", f"for {number}")
+    assert made.exit_code == 0
+    [(detail,)] = alone.sql("SELECT detail FROM audit_entries ORDER BY number DESC LIMIT 1")
+    assert (number in detail, f"***{number[-4:]}" in detail) == (False, True)
+
+
 def test_no_key_is_made_with_another_number_secret(alone: Hq, run: Any) -> None:
     """The audit's chain is hashed with it: the entry would look like one that was forged."""
     alone.sql("INSERT INTO number_secret (fingerprint, noted_at) VALUES (sha256('x'), now())")

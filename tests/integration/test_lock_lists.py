@@ -205,6 +205,18 @@ def test_what_ends_is_off_the_list(hq: Hq) -> None:
     assert listed(hq, till) == []
 
 
+def test_a_break_is_answered_with_the_lock_as_it_was_but_broken(hq: Hq) -> None:
+    till, card = hq.till(), hq.issue(100)
+    hq.allow_offline(till)
+    till.lock(card, "X1")
+    shown = hq.admin.get(f"/v1/admin/locks/{card.instrument_id}").json
+    assert (shown["state"], shown["exposure_minor"]) == ("active", 100)
+    wish = {"instrument_id": card.instrument_id, "lock_id": shown["lock_id"], "reason": "test"}
+    broken = hq.admin.post("/v1/admin/lock-breaks", {**wish, "accepted_exposure_minor": 100})
+    assert broken.status_code == 201, broken.json
+    assert broken.json == {**shown, "state": "broken"}
+
+
 def test_a_state_that_few_locks_have_is_read_on_for_until_the_page_is_full(
     hq: Hq, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -29,6 +29,12 @@ def initialised(server: Server, template: str) -> str:
     return url
 
 
+@pytest.fixture(scope="module")
+def bare(server: Server) -> str:
+    """A database without any tables."""
+    return server.create_database(a_name("hq_bare").replace("-", "_"))
+
+
 def readyz(settings: Settings) -> TestResponse:
     app = create_app(settings)
     try:
@@ -82,6 +88,34 @@ def test_a_database_without_a_noted_secret_says_what_to_run(database_url: str) -
     answer = readyz(test_settings(database_url))
     assert answer.status_code == 503
     assert "hq db init" in answer.json["checks"]["number_secret"]
+
+
+@pytest.mark.parametrize(
+    "verb",
+    [("keys", "list"), ("audit", "verify"), ("audit", "export"), ("settle-pending",)],
+    ids=" ".join,
+)
+def test_a_verb_on_a_database_without_tables_says_what_to_run(
+    bare: str, verb: tuple[str, ...]
+) -> None:
+    said = refusal(environment(bare), *verb)
+    assert "run `hq db init` first" in said
+    assert "does not answer" not in said
+
+
+@pytest.mark.parametrize("verb", [("settle-pending",), ("settle-file", __file__)], ids=" ".join)
+def test_nothing_is_settled_under_another_number_secret(
+    initialised: str, verb: tuple[str, ...]
+) -> None:
+    said = refusal(environment(initialised, HQ_NUMBER_SECRET=OTHER_SECRET), *verb)
+    assert "HQ_NUMBER_SECRET is not the one that this data was made with" in said
+
+
+def test_a_database_without_tables_says_what_to_run_when_asked_whether_it_is_ready(
+    bare: str,
+) -> None:
+    answer = readyz(test_settings(bare))
+    assert (answer.status_code, answer.json["checks"]["schema"]) == (503, "run `hq db init`")
 
 
 def test_an_unreachable_database_is_said_at_the_start_and_in_the_log(tmp_path: Path) -> None:

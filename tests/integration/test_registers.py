@@ -147,6 +147,45 @@ def test_of_two_who_create_the_same_store_at_once_one_does(hq: Hq) -> None:
     assert sorted(answer.status_code for answer in answers) == [201, 409, 409, 409]
 
 
+def test_ids_that_differ_in_capitals_only_are_refused(hq: Hq) -> None:
+    till = hq.till()
+    stores, registers = "/v1/admin/stores", f"{store_path(till.store_id)}/registers"
+    for path, member, taken in (
+        (stores, "store_id", till.store_id),
+        (registers, "terminal_id", till.terminal_id),
+    ):
+        for other in (taken.lower(), taken.upper(), taken.swapcase()):
+            answer = hq.admin.post(path, {member: other, "name": "another", **WHY})
+            assert (answer.status_code, answer.json["code"]) == (409, "already_exists"), other
+            if other != taken:
+                assert answer.json["detail"].startswith(f"There is {taken} already")
+    # In another store it is another register.
+    elsewhere = f"{store_path(hq.make_store())}/registers"
+    same = {"terminal_id": till.terminal_id.lower(), "name": "another", **WHY}
+    assert hq.admin.post(elsewhere, same).status_code == 201
+    for reserved in ("HQ", "hq", "Hq"):
+        refused = hq.admin.post(stores, {"store_id": reserved, "name": "headquarters", **WHY})
+        assert (refused.status_code, refused.json["code"]) == (422, "validation_failed")
+
+
+@pytest.mark.parametrize("what", ["store", "register"])
+def test_of_ids_that_differ_in_capitals_and_come_at_once_one_is_taken(hq: Hq, what: str) -> None:
+    new_id = a_name("capitals")
+    if what == "store":
+        path, member = "/v1/admin/stores", "store_id"
+    else:
+        path, member = f"{store_path(hq.make_store())}/registers", "terminal_id"
+    spelled = [new_id, new_id.upper(), new_id.capitalize(), new_id.swapcase().title()]
+    callers = [Caller(hq.app.test_client(), hq.admin.key) for _ in spelled]
+    answers = at_once(
+        *[
+            lambda caller=caller, one=one: caller.post(path, {member: one, "name": "x", **WHY})
+            for caller, one in zip(callers, spelled, strict=True)
+        ]
+    )
+    assert sorted(answer.status_code for answer in answers) == [201, 409, 409, 409]
+
+
 def test_of_two_who_edit_the_same_store_at_once_one_does(hq: Hq) -> None:
     path = store_path(hq.make_store())
     callers = [Caller(hq.app.test_client(), hq.admin.key) for _ in range(4)]

@@ -418,8 +418,8 @@ def test_a_run_has_a_budget_however_many_stores_and_jobs(
     assert (told["counts"], told["kept_count"]) == ({"available": 2 * stores}, 2 * stores)
 
 
-# Schedule; stores asked for, and locked; run; open sessions; registers, profiles; newest revisions
-# of the company and of stores; what was applied last; sessions; the audit, three.
-RUN_STATEMENTS = SIGN_IN + 14
+# Schedule; stores asked for, and locked; run; open sessions; registers, profiles; newest revisions;
+# what was applied last; sessions; the audit, three.
+RUN_STATEMENTS = SIGN_IN + 13
 ADDING = 2  # what was applied last; sessions
 REPLACING = 1

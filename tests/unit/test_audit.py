@@ -74,6 +74,25 @@ def test_a_changed_field_is_found_at_its_entry(name: str, value: object) -> None
     assert "not what was recorded" in found[1]
 
 
+def test_instants_in_a_detail_are_written_as_the_api_writes_them_in_utc() -> None:
+    east = AT.astimezone(timezone(timedelta(hours=2)))
+    made = link(
+        None,
+        recorded_at=AT,
+        actor="admin:key",
+        action=Action.KEY_ROTATED,
+        subject="key:one",
+        detail={"new": {"created_at": AT}, "old_expires_at": east, "ends": [AT]},
+        key=KEY,
+    )
+    written = "2026-11-20T12:00:00.123456+00:00"
+    assert made.told == {
+        "new": {"created_at": written},
+        "old_expires_at": written,
+        "ends": [written],
+    }
+
+
 def test_an_entry_that_was_made_anew_with_the_key_does_not_fit_those_behind_it() -> None:
     chain = a_chain(4)
     chain[2] = link(

@@ -10,7 +10,7 @@ import pytest
 from hq_service.domain.definitions import Unit
 from hq_service.domain.parameters import (
     DEFINITIONS,
-    Change,
+    ChangedValue,
     ChangeState,
     Parameters,
     changed,
@@ -89,13 +89,13 @@ def test_what_the_company_had_not_set_was_the_default_and_a_stores_was_the_compa
     changes = {"lease_seconds": 60, "offline_grant_hours": 48}
     before = {"offline_grant_hours": 24}
     assert story_of(before, changes, is_override=False) == (
-        Change("lease_seconds", 900, 60),
-        Change("offline_grant_hours", 24, 48),
+        ChangedValue("lease_seconds", 900, 60),
+        ChangedValue("offline_grant_hours", 24, 48),
     )
     assert story_of(before, {**changes, "on_horizon": None}, is_override=True) == (
-        Change("lease_seconds", None, 60),
-        Change("offline_grant_hours", 24, 48),
-        Change("on_horizon", None, None),
+        ChangedValue("lease_seconds", None, 60),
+        ChangedValue("offline_grant_hours", 24, 48),
+        ChangedValue("on_horizon", None, None),
     )
 
 

@@ -9,9 +9,12 @@ F = TypeVar("F", bound=Callable[..., Any])
 View = Callable[..., Any]
 
 class Api:
+    DEFAULT_ERROR_RESPONSE_NAME: str
     ERROR_SCHEMA: Any
     spec: APISpec
-    def __init__(self, app: flask.Flask | None = ...) -> None: ...
+    def __init__(
+        self, app: flask.Flask | None = ..., *, spec_kwargs: dict[str, Any] | None = ...
+    ) -> None: ...
     def register_blueprint(self, blueprint: flask.Blueprint) -> None: ...
 
 class Blueprint(flask.Blueprint):
@@ -24,6 +27,11 @@ class Blueprint(flask.Blueprint):
         self, status_code: int, schema: Any = ..., **keywords: Any
     ) -> Callable[[View], View]: ...
     def alt_response(
-        self, status_code: int, *, schema: Any = ..., description: str = ...
+        self,
+        status_code: int,
+        *,
+        schema: Any = ...,
+        description: str = ...,
+        headers: Any = ...,
     ) -> Callable[[F], F]: ...
     def doc(self, **keywords: Any) -> Callable[[F], F]: ...

@@ -7,6 +7,7 @@ from typing import Any
 
 from hq_service.api import auth
 from hq_service.api.blueprints import Blueprint
+from hq_service.api.pages import one_page
 from hq_service.api.schemas.audit import NEWEST, AuditEntriesSchema, AuditPageSchema
 from hq_service.domain.actors import Role
 from hq_service.domain.audit import AuditEntry
@@ -31,11 +32,8 @@ def list_entries(page: Mapping[str, Any]) -> Answer:
         limit=page["limit"] + 1,
         newest_first=page["order"] == NEWEST,
     )
-    told = found[: page["limit"]]
-    return {
-        "entries": [members(entry) for entry in told],
-        "next_after": told[-1].number if len(found) > len(told) else None,
-    }
+    told, next_after = one_page(found, page["limit"], lambda entry: entry.number)
+    return {"entries": [members(entry) for entry in told], "next_after": next_after}
 
 
 def members(entry: AuditEntry) -> Answer:

@@ -8,6 +8,7 @@ from typing import Any
 from hq_service.api import auth
 from hq_service.api.blueprints import Blueprint
 from hq_service.api.changes import change
+from hq_service.api.pages import one_page
 from hq_service.api.schemas.connection import (
     CacheResetPageSchema,
     CacheResetSchema,
@@ -48,11 +49,8 @@ def list_cache_resets(page: Mapping[str, Any]) -> Answer:
     found = cache_resets.list_resets(
         store_id=page["store_id"], after=page["after"], limit=limit + 1
     )
-    last = found[limit - 1].reset if len(found) > limit else None
-    return {
-        "cache_resets": [_members(one) for one in found[:limit]],
-        "next_after": after_text((last.reset_at, last.cache_reset_id) if last else None),
-    }
+    told, end = one_page(found, limit, lambda one: (one.reset.reset_at, one.reset.cache_reset_id))
+    return {"cache_resets": [_members(one) for one in told], "next_after": after_text(end)}
 
 
 def _members(of: CacheResetProgress) -> Answer:

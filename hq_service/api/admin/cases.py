@@ -9,6 +9,8 @@ from uuid import UUID
 from hq_service.api import auth
 from hq_service.api.admin.stories import members, story_members
 from hq_service.api.blueprints import Blueprint, keyring
+from hq_service.api.changes import change
+from hq_service.api.pages import one_page
 from hq_service.api.schemas.cases import (
     CasePageSchema,
     CaseSchema,
@@ -40,12 +42,8 @@ def list_cases(page: Mapping[str, Any]) -> Answer:
     after, limit = wanted.pop("after"), wanted.pop("limit")
     wanted["state"] = CaseState(wanted["state"])
     found = cases.list_cases(CaseFilter(**wanted), after=after, limit=limit + 1)
-    told = found[:limit]
-    last = told[-1] if len(found) > limit else None
-    return {
-        "cases": [members(case) for case in told],
-        "next_after": after_text((last.opened_at, last.case_id) if last else None),
-    }
+    told, end = one_page(found, limit, lambda case: (case.opened_at, case.case_id))
+    return {"cases": [members(case) for case in told], "next_after": after_text(end)}
 
 
 @blueprint.route("/v1/admin/cases/summary", methods=["GET"])
@@ -76,15 +74,7 @@ def show_case(case_id: UUID) -> Answer:
 @blueprint.response(200, CaseSchema)
 def resolve_case(wish: Mapping[str, Any], case_id: UUID) -> Answer:
     """Resolve a case, with a reason. What is recovered in part leaves it open for the rest."""
-    resolved = cases.resolve(
-        case_id,
-        Resolution(wish["resolution"]),
-        wish["reason"],
-        auth.current_actor(),
-        keyring(),
-        now(),
-    )
-    return members(resolved)
+    return members(cases.resolve(case_id, Resolution(wish["resolution"]), change(wish)))
 
 
 def _count(counted: cases.OpenCount) -> Answer:

@@ -7,8 +7,9 @@ from typing import Any
 
 from hq_service.api import auth
 from hq_service.api.blueprints import Blueprint, keyring
+from hq_service.api.headers import REPLAY_TOLD, REPLAYED
 from hq_service.api.schemas.administration import IssuedSchema, IssueRequestSchema
-from hq_service.api.selling import REPLAYED, instrument_members
+from hq_service.api.selling import instrument_members
 from hq_service.domain.actors import Role
 from hq_service.operations import instruments, waiting
 from hq_service.operations.clock import now
@@ -21,7 +22,9 @@ auth.protect(blueprint)
 @auth.allow(Role.ADMIN)
 @blueprint.arguments(IssueRequestSchema)
 @blueprint.response(201, IssuedSchema)
-@blueprint.alt_response(200, schema=IssuedSchema, description="Issued before, told again")
+@blueprint.alt_response(
+    200, schema=IssuedSchema, description="Issued before, told again", headers=REPLAY_TOLD
+)
 def issue_instrument(
     wish: Mapping[str, Any],
 ) -> tuple[dict[str, Any], int, dict[str, str]]:
@@ -38,7 +41,7 @@ def issue_instrument(
         keyring(),
         now(),
     )
-    waiting.judge_again(keyring(), now())  # sales may have come before their card
+    waiting.judge_again_behind(keyring(), now())  # sales may have come before their card
     body = {
         "reference": wish["reference"],
         "instrument": instrument_members(issued.instrument),

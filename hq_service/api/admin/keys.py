@@ -9,8 +9,9 @@ from hq_service.api import auth
 from hq_service.api.blueprints import Blueprint
 from hq_service.api.changes import change
 from hq_service.api.names import require_possible
+from hq_service.api.pages import one_page
 from hq_service.api.schemas import keys as schemas
-from hq_service.api.schemas.registers import ChangeReasonSchema
+from hq_service.api.schemas.common import ChangeReasonSchema
 from hq_service.domain.actors import ApiKey, Role
 from hq_service.operations import keys
 from hq_service.operations.clock import now
@@ -35,10 +36,8 @@ def list_keys(page: Mapping[str, Any]) -> Answer:
     role = Role(page["role"]) if page["role"] is not None else None
     wanted = KeyFilter(role, page["store_id"], page["with_ended"])
     found = keys.page(wanted, after=page["after"], limit=limit + 1, now=now())
-    return {
-        "keys": found[:limit],
-        "next_after": found[limit - 1].key_id if len(found) > limit else None,
-    }
+    told, next_after = one_page(found, limit, lambda one: one.key_id)
+    return {"keys": told, "next_after": next_after}
 
 
 @blueprint.route("/v1/admin/keys", methods=["POST"])

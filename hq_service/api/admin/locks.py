@@ -7,8 +7,10 @@ from typing import Any
 from uuid import UUID
 
 from hq_service.api import auth
-from hq_service.api.blueprints import Blueprint, keyring
+from hq_service.api.blueprints import Blueprint
+from hq_service.api.changes import change
 from hq_service.api.schemas.locks import (
+    BrokenLockSchema,
     HeldLockSchema,
     HeldLocksSchema,
     LockBreakSchema,
@@ -61,17 +63,14 @@ def show_lock(instrument_id: UUID) -> Answer:
 @blueprint.route("/v1/admin/lock-breaks", methods=["POST"])
 @auth.allow(Role.ADMIN)
 @blueprint.arguments(LockBreakSchema)
-@blueprint.response(201, HeldLockSchema)
+@blueprint.response(201, BrokenLockSchema)
 def break_lock(wish: Mapping[str, Any]) -> Answer:
-    """Break a lock, with a reason, accepting the exposure that was shown."""
+    """Break a lock, with a reason, accepting the exposure that was shown.
+
+    It is told as it was when it was broken, in the state ``broken``.
+    """
     broken = breaks.break_lock(
-        wish["instrument_id"],
-        wish["lock_id"],
-        wish["accepted_exposure_minor"],
-        wish["reason"],
-        auth.current_actor(),
-        keyring(),
-        now(),
+        wish["instrument_id"], wish["lock_id"], wish["accepted_exposure_minor"], change(wish)
     )
     return members(broken)
 

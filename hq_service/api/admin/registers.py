@@ -8,9 +8,12 @@ from typing import Any
 from hq_service.api import auth
 from hq_service.api.blueprints import Blueprint
 from hq_service.api.changes import change, members_to_change
+from hq_service.api.headers import ETAG_TOLD, IF_MATCH
 from hq_service.api.names import require_possible
+from hq_service.api.pages import one_page
 from hq_service.api.preconditions import etag, seen_version
 from hq_service.api.schemas import registers as schemas
+from hq_service.api.schemas.common import ChangeReasonSchema
 from hq_service.domain.actors import Role
 from hq_service.domain.registers import Accepted, Register
 from hq_service.operations import registers
@@ -36,16 +39,14 @@ def list_registers(page: Mapping[str, Any], store_id: str) -> dict[str, Any]:
     found = registers.page(
         store_id, after=page["after"], limit=limit + 1, with_retired=page["with_retired"]
     )
-    return {
-        "registers": found[:limit],
-        "next_after": found[limit - 1].terminal_id if len(found) > limit else None,
-    }
+    told, next_after = one_page(found, limit, lambda one: one.terminal_id)
+    return {"registers": told, "next_after": next_after}
 
 
 @blueprint.route(REGISTERS, methods=["POST"])
 @auth.allow(Role.ADMIN)
 @blueprint.arguments(schemas.NewRegisterSchema)
-@blueprint.response(201, schemas.RegisterSchema)
+@blueprint.response(201, schemas.RegisterSchema, headers=ETAG_TOLD)
 def create_register(wish: Mapping[str, Any], store_id: str) -> Answer:
     """Create a register. Its id stands for it for ever, whatever device is behind it."""
     require_possible("store_not_found", store_id)
@@ -61,7 +62,7 @@ def create_register(wish: Mapping[str, Any], store_id: str) -> Answer:
 
 @blueprint.route(REGISTER, methods=["GET"])
 @auth.allow(Role.ADMIN, Role.AUDITOR)
-@blueprint.response(200, schemas.RegisterSchema)
+@blueprint.response(200, schemas.RegisterSchema, headers=ETAG_TOLD)
 def show_register(store_id: str, terminal_id: str) -> Answer:
     """Tell one register; the ETag is for If-Match."""
     return _answer(_show(store_id, terminal_id))
@@ -70,7 +71,8 @@ def show_register(store_id: str, terminal_id: str) -> Answer:
 @blueprint.route(REGISTER, methods=["PATCH"])
 @auth.allow(Role.ADMIN)
 @blueprint.arguments(schemas.RegisterEditSchema)
-@blueprint.response(200, schemas.RegisterSchema)
+@blueprint.doc(parameters=[IF_MATCH])
+@blueprint.response(200, schemas.RegisterSchema, headers=ETAG_TOLD)
 def edit_register(wish: Mapping[str, Any], store_id: str, terminal_id: str) -> Answer:
     """Change a register's name, whether it supports offline, or its offline profile.
 
@@ -97,7 +99,7 @@ def show_retirement(store_id: str, terminal_id: str) -> dict[str, Any]:
 @blueprint.route(f"{REGISTER}/retirement", methods=["POST"])
 @auth.allow(Role.ADMIN)
 @blueprint.arguments(schemas.RetirementSchema)
-@blueprint.response(200, schemas.RegisterSchema)
+@blueprint.response(200, schemas.RegisterSchema, headers=ETAG_TOLD)
 def retire_register(wish: Mapping[str, Any], store_id: str, terminal_id: str) -> Answer:
     """Retire a register, accepting what was shown to be at stake.
 
@@ -110,8 +112,8 @@ def retire_register(wish: Mapping[str, Any], store_id: str, terminal_id: str) ->
 
 @blueprint.route(f"{REGISTER}/reactivation", methods=["POST"])
 @auth.allow(Role.ADMIN)
-@blueprint.arguments(schemas.ChangeReasonSchema)
-@blueprint.response(200, schemas.RegisterSchema)
+@blueprint.arguments(ChangeReasonSchema)
+@blueprint.response(200, schemas.RegisterSchema, headers=ETAG_TOLD)
 def reactivate_register(wish: Mapping[str, Any], store_id: str, terminal_id: str) -> Answer:
     """Take a retired register into use again, under its number and with its history."""
     require_possible("register_not_found", store_id, terminal_id)

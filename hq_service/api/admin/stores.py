@@ -8,9 +8,12 @@ from typing import Any
 from hq_service.api import auth
 from hq_service.api.blueprints import Blueprint
 from hq_service.api.changes import change, members_to_change
+from hq_service.api.headers import ETAG_TOLD, IF_MATCH
 from hq_service.api.names import require_possible
+from hq_service.api.pages import one_page
 from hq_service.api.preconditions import etag, seen_version
 from hq_service.api.schemas import registers as schemas
+from hq_service.api.schemas.common import ChangeReasonSchema
 from hq_service.domain.actors import Role
 from hq_service.domain.registers import Accepted, Store
 from hq_service.operations import stores
@@ -30,16 +33,14 @@ def list_stores(page: Mapping[str, Any]) -> dict[str, Any]:
     """Tell the stores by id; retired ones only if asked."""
     limit = page["limit"]
     found = stores.page(after=page["after"], limit=limit + 1, with_retired=page["with_retired"])
-    return {
-        "stores": found[:limit],
-        "next_after": found[limit - 1].store_id if len(found) > limit else None,
-    }
+    told, next_after = one_page(found, limit, lambda one: one.store_id)
+    return {"stores": told, "next_after": next_after}
 
 
 @blueprint.route("/v1/admin/stores", methods=["POST"])
 @auth.allow(Role.ADMIN)
 @blueprint.arguments(schemas.NewStoreSchema)
-@blueprint.response(201, schemas.StoreSchema)
+@blueprint.response(201, schemas.StoreSchema, headers=ETAG_TOLD)
 def create_store(wish: Mapping[str, Any]) -> Answer:
     """Create a store. Its id stands for it for ever."""
     made = stores.create(wish["store_id"], wish["name"], wish["time_zone"], change(wish))
@@ -48,7 +49,7 @@ def create_store(wish: Mapping[str, Any]) -> Answer:
 
 @blueprint.route("/v1/admin/stores/<store_id>", methods=["GET"])
 @auth.allow(Role.ADMIN, Role.AUDITOR)
-@blueprint.response(200, schemas.StoreSchema)
+@blueprint.response(200, schemas.StoreSchema, headers=ETAG_TOLD)
 def show_store(store_id: str) -> Answer:
     """Tell one store; the ETag is for If-Match."""
     return _answer(_show(store_id))
@@ -57,7 +58,8 @@ def show_store(store_id: str) -> Answer:
 @blueprint.route("/v1/admin/stores/<store_id>", methods=["PATCH"])
 @auth.allow(Role.ADMIN)
 @blueprint.arguments(schemas.StoreEditSchema)
-@blueprint.response(200, schemas.StoreSchema)
+@blueprint.doc(parameters=[IF_MATCH])
+@blueprint.response(200, schemas.StoreSchema, headers=ETAG_TOLD)
 def edit_store(wish: Mapping[str, Any], store_id: str) -> Answer:
     """Change a store's name or time zone. Needs If-Match, and a reason."""
     require_possible("store_not_found", store_id)
@@ -78,7 +80,7 @@ def show_store_retirement(store_id: str) -> dict[str, Any]:
 @blueprint.route("/v1/admin/stores/<store_id>/retirement", methods=["POST"])
 @auth.allow(Role.ADMIN)
 @blueprint.arguments(schemas.RetirementSchema)
-@blueprint.response(200, schemas.StoreSchema)
+@blueprint.response(200, schemas.StoreSchema, headers=ETAG_TOLD)
 def retire_store(wish: Mapping[str, Any], store_id: str) -> Answer:
     """Retire a store, accepting what was shown to be at stake: nothing is locked or granted in it
     any more, and packages that it has not fetched yet are not handed out.
@@ -92,8 +94,8 @@ def retire_store(wish: Mapping[str, Any], store_id: str) -> Answer:
 
 @blueprint.route("/v1/admin/stores/<store_id>/reactivation", methods=["POST"])
 @auth.allow(Role.ADMIN)
-@blueprint.arguments(schemas.ChangeReasonSchema)
-@blueprint.response(200, schemas.StoreSchema)
+@blueprint.arguments(ChangeReasonSchema)
+@blueprint.response(200, schemas.StoreSchema, headers=ETAG_TOLD)
 def reactivate_store(wish: Mapping[str, Any], store_id: str) -> Answer:
     """Take a retired store into use again."""
     require_possible("store_not_found", store_id)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from marshmallow import INCLUDE, RAISE, Schema, ValidationError, fields, validate
+from marshmallow import INCLUDE, RAISE, Schema, ValidationError, fields, validate, validates_schema
 
 from hq_service.domain.model import HQ, Kind
 from hq_service.domain.money import AMOUNT_MINOR_MAX, CURRENCY_EXPONENTS
@@ -21,6 +21,7 @@ NAME_LENGTH_MAX = 100
 PAGE_NAMES_MAX = 200
 REASON_LENGTH_MAX = 500
 
+_PLAIN_NAME = re.compile(r"[a-z][a-z_]{0,63}")
 _INTEGER = re.compile(r"-?[0-9]{1,19}")
 # What turns the direction of the text around it, on every screen that shows it.
 _TURNING = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
@@ -82,13 +83,19 @@ class StrictText(fields.String):
         return text
 
 
-class Reason(StrictText):
-    """Why somebody did something. It is kept: a card number in it is masked first."""
+class MaskedText(StrictText):
+    """What somebody, or a program, says. It is kept: a card number in it is masked first."""
+
+    def __init__(
+        self, length_max: int, *more: Callable[[str], Any] | validate.Validator, **keywords: Any
+    ) -> None:
+        super().__init__(validate=[validate.Length(max=length_max), *more], **keywords)
+        self._length_max = length_max
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **keywords: Any) -> Any:
         text = super()._deserialize(value, attr, data, **keywords)
         # One that is too long is refused anyway: not worth reading it.
-        return mask(text) if len(text) <= REASON_LENGTH_MAX else text
+        return mask(text) if len(text) <= self._length_max else text
 
 
 class StrictUuid(fields.UUID):
@@ -108,6 +115,19 @@ class NamePageSchema(StrictSchema):
 
     after = StrictText(load_default="", validate=validate.Regexp(rf"^{IDENTIFIER_PATTERN}$"))
     limit = QueryInteger(load_default=PAGE_NAMES_MAX, validate=validate.Range(1, PAGE_NAMES_MAX))
+
+
+def plain_names(fault: str) -> Callable[[Mapping[str, Any]], None]:
+    """Return a check of names that the domain knows: it refuses what cannot be one, with a fault
+    for each.
+    """
+
+    def check(values: Mapping[str, Any]) -> None:
+        wrong = [name for name in values if not _PLAIN_NAME.fullmatch(name)]
+        if wrong:
+            raise ValidationError({name: [fault] for name in wrong})
+
+    return check
 
 
 def not_blank(value: str) -> None:
@@ -146,13 +166,9 @@ def own_store_id() -> StrictText:
     )
 
 
-def reason(*, required: bool = True) -> Reason:
+def reason(*, required: bool = True) -> MaskedText:
     """Return a field for why somebody did something: never empty, nor blank."""
-    return Reason(
-        required=required,
-        validate=[validate.Length(max=REASON_LENGTH_MAX), not_blank],
-        metadata={"minLength": 1},
-    )
+    return MaskedText(REASON_LENGTH_MAX, not_blank, required=required, metadata={"minLength": 1})
 
 
 def display_name(*, required: bool = True) -> StrictText:
@@ -206,6 +222,11 @@ def not_headquarters(value: str) -> None:
         raise ValidationError("Is reserved.")
 
 
+def not_like_headquarters(value: str) -> None:
+    """Refuse the name that HQ books under, in capitals or not, for a store that is created."""
+    not_headquarters(value.upper())
+
+
 class BusinessKeySchema(StrictSchema):
     """The identity of a line, online and offline alike, for ever."""
 
@@ -213,6 +234,36 @@ class BusinessKeySchema(StrictSchema):
     terminal_id = identifier()
     transaction_id = identifier()
     line = StrictInteger(required=True, validate=validate.Range(1, LINE_NUMBER_MAX))
+
+
+class TransactionKeySchema(Schema):
+    """The POS transaction that an answer is about."""
+
+    store_id = fields.String(required=True)
+    terminal_id = fields.String(required=True)
+    transaction_id = fields.String(required=True)
+
+
+class LineKeySchema(TransactionKeySchema):
+    """The business key of a line."""
+
+    line = fields.Integer(required=True)
+
+
+class ChangeReasonSchema(StrictSchema):
+    """Why somebody does something."""
+
+    reason = reason()
+
+
+class EditSchema(ChangeReasonSchema):
+    """A change of some members, with the reason for it."""
+
+    @validates_schema
+    def changes_something(self, wish: Mapping[str, Any], **_: Any) -> None:
+        """Refuse an edit that edits nothing."""
+        if set(wish) <= {"reason"}:
+            raise ValidationError("Name at least one member to change.")
 
 
 class InstrumentSchema(Schema):
@@ -254,8 +305,3 @@ class ProblemSchema(Schema):
     retryable = fields.Boolean(required=True)
     dynamics_code = fields.String()
     errors = fields.List(fields.Nested(FaultSchema))
-
-
-def instant(value: datetime) -> str:
-    """Write an instant for an answer, in UTC."""
-    return value.isoformat().replace("+00:00", "Z")

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from marshmallow import Schema, ValidationError, fields, validate, validates_schema
+from marshmallow import Schema, fields, validate
 
 from hq_service.api.schemas.common import (
+    ChangeReasonSchema,
+    EditSchema,
+    MaskedText,
     QueryInteger,
-    Reason,
     StrictBoolean,
     StrictInteger,
     StrictSchema,
@@ -30,9 +32,7 @@ from hq_service.domain.distribution import (
     MESSAGE_LENGTH_MAX,
     SessionStatus,
 )
-from hq_service.domain.reading import IDENTIFIER_PATTERN
 
-PAGE_SCHEDULES_MAX = 200
 PAGE_SESSIONS_MAX = 200
 RUN_STORES_MAX = 1_000
 
@@ -83,15 +83,6 @@ class SchedulesSchema(Schema):
     next_after = fields.String(required=True, allow_none=True)
 
 
-class SchedulePageSchema(StrictSchema):
-    """Which page of schedules."""
-
-    after = StrictText(load_default="", validate=validate.Regexp(rf"^{IDENTIFIER_PATTERN}$"))
-    limit = QueryInteger(
-        load_default=PAGE_SCHEDULES_MAX, validate=validate.Range(1, PAGE_SCHEDULES_MAX)
-    )
-
-
 class NewScheduleSchema(StrictSchema):
     """A schedule to create; without every_seconds and cron it is run by Run now only."""
 
@@ -104,7 +95,7 @@ class NewScheduleSchema(StrictSchema):
     reason = reason()
 
 
-class ScheduleEditSchema(StrictSchema):
+class ScheduleEditSchema(EditSchema):
     """A change of a schedule. Of every_seconds and cron, giving one takes the other away."""
 
     name = display_name(required=False)
@@ -112,15 +103,9 @@ class ScheduleEditSchema(StrictSchema):
     is_active = StrictBoolean()
     every_seconds = _every_seconds()
     cron = _cron()
-    reason = reason()
-
-    @validates_schema
-    def _changes_something(self, data: dict[str, Any], **_: Any) -> None:
-        if not data.keys() - {"reason"}:
-            raise ValidationError("Must change something.")
 
 
-class RunNowSchema(StrictSchema):
+class RunNowSchema(ChangeReasonSchema):
     """Run now: for some stores, or for all that are in use."""
 
     store_ids = fields.List(
@@ -129,7 +114,6 @@ class RunNowSchema(StrictSchema):
         load_default=None,
         allow_none=False,  # null is a mistake, and must not mean all of them
     )
-    reason = reason()
 
 
 class RunSchema(Schema):
@@ -200,12 +184,6 @@ class SessionPageSchema(ToDoPageSchema):
     run_id = StrictUuid(load_default=None)
 
 
-class SessionChangeSchema(StrictSchema):
-    """Why an administrator does it."""
-
-    reason = reason()
-
-
 class AcknowledgementSchema(StrictSchema):
     """What became of a session at the store."""
 
@@ -216,8 +194,9 @@ class AcknowledgementSchema(StrictSchema):
         allow_none=False,
         metadata={"description": "Of the bytes that the store has; needed for applied."},
     )
-    message = Reason(
-        validate=validate.Length(1, MESSAGE_LENGTH_MAX),
+    message = MaskedText(
+        MESSAGE_LENGTH_MAX,
+        validate.Length(min=1),
         load_default=None,
         allow_none=False,
         metadata={"description": "What went wrong, for people."},

@@ -8,7 +8,13 @@ from typing import Any
 
 from marshmallow import Schema, ValidationError, fields, validate
 
-from hq_service.api.schemas.common import StrictInstant, StrictInteger, StrictSchema, StrictText
+from hq_service.api.schemas.common import (
+    MaskedText,
+    StrictInstant,
+    StrictInteger,
+    StrictSchema,
+    StrictText,
+)
 from hq_service.api.schemas.selling import GapSchema
 from hq_service.domain.connection import (
     MESSAGE_LENGTH_MAX,
@@ -18,21 +24,11 @@ from hq_service.domain.connection import (
     ToldState,
 )
 from hq_service.domain.money import AMOUNT_MINOR_MAX, CURRENCY_EXPONENTS
-from hq_service.domain.numbers import mask
 from hq_service.domain.reading import IDENTIFIER_PATTERN, SEQUENCE_MAX
 
 VERSION_MAX = 2**31 - 1
 
 _IDENTIFIER = re.compile(IDENTIFIER_PATTERN)
-
-
-class Message(StrictText):
-    """What a program says of itself. It is kept: a card number in it is masked first."""
-
-    def _deserialize(self, value: Any, attr: str | None, data: Any, **keywords: Any) -> Any:
-        text = super()._deserialize(value, attr, data, **keywords)
-        # One that is too long is refused anyway: not worth reading it.
-        return mask(text) if len(text) <= MESSAGE_LENGTH_MAX else text
 
 
 def _faults(values: Mapping[str, Any], wrong_name: str, is_name: Any, maximum: int) -> None:
@@ -78,8 +74,8 @@ class LastSyncSchema(StrictSchema):
 
     at = StrictInstant(load_default=None, allow_none=True)
     status = StrictText(required=True, validate=validate.OneOf([one.value for one in SyncStatus]))
-    message = Message(
-        load_default=None, allow_none=True, validate=validate.Length(1, MESSAGE_LENGTH_MAX)
+    message = MaskedText(
+        MESSAGE_LENGTH_MAX, validate.Length(min=1), load_default=None, allow_none=True
     )
 
 

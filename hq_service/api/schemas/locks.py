@@ -6,6 +6,7 @@ from marshmallow import Schema, fields, validate
 
 from hq_service.api.schemas.common import (
     InstrumentSchema,
+    LineKeySchema,
     QueryInteger,
     StrictInstant,
     StrictInteger,
@@ -15,7 +16,7 @@ from hq_service.api.schemas.common import (
 )
 from hq_service.api.schemas.queries import After, QueryBoolean, name, one_of
 from hq_service.domain.locking import LockState
-from hq_service.domain.model import Kind
+from hq_service.domain.model import Kind, LockEnd
 from hq_service.domain.money import AMOUNT_MINOR_MAX
 
 PAGE_LOCKS_MAX = 200
@@ -34,22 +35,24 @@ class LockPageSchema(StrictSchema):
     limit = QueryInteger(load_default=PAGE_LOCKS_MAX, validate=validate.Range(1, PAGE_LOCKS_MAX))
 
 
-class HeldLockSchema(Schema):
+class HeldLockSchema(LineKeySchema):
     """A live lock, with what breaking it can cost."""
 
     lock_id = fields.UUID(required=True)
-    store_id = fields.String(required=True)
-    terminal_id = fields.String(required=True)
-    transaction_id = fields.String(required=True)
-    line = fields.Integer(required=True)
     purpose = fields.String(required=True)
-    state = fields.String(required=True)
+    state = fields.String(required=True, metadata={"enum": [one.value for one in LockState]})
     locked_at = fields.AwareDateTime(required=True)
     lease_ends_at = fields.AwareDateTime(required=True)
     grant_until = fields.AwareDateTime(required=True, allow_none=True)
     holder_last_seen_at = fields.AwareDateTime(required=True, allow_none=True)
     exposure_minor = fields.Integer(required=True)
     instrument = fields.Nested(InstrumentSchema, required=True)
+
+
+class BrokenLockSchema(HeldLockSchema):
+    """A lock that was just broken; all but the state is as it was then."""
+
+    state = fields.String(required=True, metadata={"enum": [LockEnd.BROKEN.value]})
 
 
 class LockBreakSchema(StrictSchema):

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from typing import Any
 
 from marshmallow import Schema, ValidationError, fields, validate
 
 from hq_service.api.schemas import queries
-from hq_service.api.schemas.common import QueryInteger, StrictSchema, StrictText, reason
+from hq_service.api.schemas.common import (
+    ChangeReasonSchema,
+    QueryInteger,
+    StrictSchema,
+    StrictText,
+    plain_names,
+)
 from hq_service.domain.definitions import Unit, ValueType
 from hq_service.domain.glossary import LANGUAGES
 from hq_service.domain.parameters import ChangeState
@@ -17,8 +22,6 @@ from hq_service.domain.reading import IDENTIFIER_PATTERN
 
 PAGE_MAX = 200
 REVISION_MAX = 2**31 - 1
-
-_PLAIN_NAME = re.compile(r"[a-z][a-z_]{0,63}")
 
 
 class ParametersSchema(Schema):
@@ -57,23 +60,15 @@ class StoreParametersSchema(ParametersSchema):
     distributed = fields.Nested(DistributedParametersSchema, required=True)
 
 
-def _have_plain_names(parameters: Mapping[str, Any]) -> None:
-    """Refuse what cannot be a parameter's name; whether it is one, the domain knows."""
-    wrong = [one for one in parameters if not _PLAIN_NAME.fullmatch(one)]
-    if wrong:
-        raise ValidationError({one: ["Is not the name of a parameter."] for one in wrong})
-
-
-class ParametersEditSchema(StrictSchema):
+class ParametersEditSchema(ChangeReasonSchema):
     """A change of some parameters, with the reason for it."""
 
     parameters = fields.Dict(
         keys=fields.String(),
         values=fields.Raw(allow_none=True),  # what each may be, the domain knows
         required=True,
-        validate=[validate.Length(min=1), _have_plain_names],
+        validate=[validate.Length(min=1), plain_names("Is not the name of a parameter.")],
     )
-    reason = reason()
 
 
 class ParameterHistoryPageSchema(StrictSchema):

@@ -4,13 +4,12 @@ reads of itself.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
 from typing import Any
 
-from marshmallow import Schema, ValidationError, fields, validate, validates_schema
+from marshmallow import Schema, ValidationError, fields, validate
 
 from hq_service.api.schemas.common import (
+    EditSchema,
     NamePageSchema,
     StrictBoolean,
     StrictInteger,
@@ -18,7 +17,8 @@ from hq_service.api.schemas.common import (
     StrictText,
     display_name,
     new_identifier,
-    not_headquarters,
+    not_like_headquarters,
+    plain_names,
     reason,
 )
 from hq_service.api.schemas.queries import QueryBoolean
@@ -27,7 +27,7 @@ from hq_service.domain.registers import is_time_zone
 
 COUNT_MAX = 2**31 - 1
 
-_PLAIN_NAME = re.compile(r"[a-z][a-z_]{0,63}")
+_NO_FIELD = "Is not a field of offline profiles."
 
 
 def time_zone(**keywords: Any) -> StrictText:
@@ -38,24 +38,6 @@ def time_zone(**keywords: Any) -> StrictText:
             raise ValidationError("Must be a name of the IANA time zone database.")
 
     return StrictText(validate=is_known, metadata={"example": "Europe/Stockholm"}, **keywords)
-
-
-class ChangeReasonSchema(StrictSchema):
-    """Why somebody does something."""
-
-    reason = reason()
-
-
-class EditSchema(StrictSchema):
-    """A change of some members, with the reason for it."""
-
-    reason = reason()
-
-    @validates_schema
-    def changes_something(self, wish: Mapping[str, Any], **_: Any) -> None:
-        """Refuse an edit that edits nothing."""
-        if set(wish) <= {"reason"}:
-            raise ValidationError("Name at least one member to change.")
 
 
 class RetirablePageSchema(NamePageSchema):
@@ -85,7 +67,7 @@ class StoresSchema(Schema):
 class NewStoreSchema(StrictSchema):
     """A store to create."""
 
-    store_id = new_identifier(not_headquarters)
+    store_id = new_identifier(not_like_headquarters)
     name = display_name()
     time_zone = time_zone(load_default="UTC")
     reason = reason()
@@ -157,12 +139,9 @@ def amounts_minor(*, allow_none: bool = False) -> fields.Dict:
     )
 
 
-class AtStakeSchema(Schema):
-    """What is not settled of a register. What is pending is what the till told last, null if it
-    never did.
-    """
+class LeftSchema(Schema):
+    """What is not settled. What is pending is what tills told last, null if none did."""
 
-    gaps = fields.List(fields.Nested(MissingLinesSchema), required=True)
     gaps_count = fields.Integer(required=True)
     live_locks_count = fields.Integer(required=True)
     live_grants_count = fields.Integer(required=True)
@@ -171,6 +150,14 @@ class AtStakeSchema(Schema):
     pending_count = fields.Integer(required=True, allow_none=True)
     pending_amounts_minor = amounts_minor(allow_none=True)
     oldest_pending_at = fields.AwareDateTime(required=True, allow_none=True)
+
+
+class AtStakeSchema(LeftSchema):
+    """What is not settled of a register. What is pending is what the till told last, null if it
+    never did.
+    """
+
+    gaps = fields.List(fields.Nested(MissingLinesSchema), required=True)
     reported_at = fields.AwareDateTime(required=True, allow_none=True)
     last_seen_at = fields.AwareDateTime(required=True, allow_none=True)
 
@@ -182,21 +169,13 @@ class RegisterRetirementSchema(Schema):
     at_stake = fields.Nested(AtStakeSchema, required=True)
 
 
-class StoreAtStakeSchema(Schema):
+class StoreAtStakeSchema(LeftSchema):
     """What is not settled of a store: of all its registers, retired ones included. What is pending
     is what ``pending_told_count`` of its tills told last, null if none did.
     """
 
     registers_count = fields.Integer(required=True)
-    gaps_count = fields.Integer(required=True)
-    live_locks_count = fields.Integer(required=True)
-    live_grants_count = fields.Integer(required=True)
-    exposures_minor = amounts_minor()
-    open_cases_count = fields.Integer(required=True)
     pending_told_count = fields.Integer(required=True)
-    pending_count = fields.Integer(required=True, allow_none=True)
-    pending_amounts_minor = amounts_minor(allow_none=True)
-    oldest_pending_at = fields.AwareDateTime(required=True, allow_none=True)
 
 
 class StoreRetirementSchema(Schema):
@@ -244,19 +223,12 @@ class OfflineProfilesSchema(Schema):
     next_after = fields.String(required=True, allow_none=True)
 
 
-def _have_plain_names(values: Mapping[str, Any]) -> None:
-    """Refuse what cannot be a field's name; whether it is one, the domain knows."""
-    wrong = [name for name in values if not _PLAIN_NAME.fullmatch(name)]
-    if wrong:
-        raise ValidationError({name: ["Is not a field of offline profiles."] for name in wrong})
-
-
 def profile_values(*, not_empty: bool = False, **keywords: Any) -> fields.Dict:
     """Return a field for some values of a profile."""
     return fields.Dict(
         keys=fields.String(),
         values=fields.Raw(allow_none=True),  # what each may be, the domain knows
-        validate=[validate.Length(min=int(not_empty)), _have_plain_names],
+        validate=[validate.Length(min=int(not_empty)), plain_names(_NO_FIELD)],
         **keywords,
     )
 

@@ -11,11 +11,13 @@ from hq_service.api.schemas import queries
 from hq_service.api.schemas.common import (
     BusinessKeySchema,
     InstrumentSchema,
+    LineKeySchema,
     QueryInteger,
     StrictInteger,
     StrictSchema,
     StrictText,
     StrictUuid,
+    TransactionKeySchema,
     amount_minor,
     currency,
     identifier,
@@ -127,13 +129,8 @@ class OwnLocksPageSchema(StrictSchema):
     )
 
 
-class OwnLockSchema(LockSchema):
+class OwnLockSchema(LockSchema, LineKeySchema):
     """A lock that the terminal holds, with the business key that it was taken for."""
-
-    store_id = fields.String(required=True)
-    terminal_id = fields.String(required=True)
-    transaction_id = fields.String(required=True)
-    line = fields.Integer(required=True)
 
 
 class OwnLocksSchema(Schema):
@@ -187,12 +184,8 @@ class ConcludedLineSchema(Schema):
     remainder = fields.Nested(RemainderSchema, allow_none=True)
 
 
-class RedemptionSchema(ConcludedLineSchema):
+class RedemptionSchema(ConcludedLineSchema, TransactionKeySchema):
     """A concluded redemption; the instrument is unlocked."""
-
-    store_id = fields.String(required=True)
-    terminal_id = fields.String(required=True)
-    transaction_id = fields.String(required=True)
 
 
 class OriginalSchema(BusinessKeySchema):
@@ -251,12 +244,9 @@ class SaleSchema(StrictSchema):
     )
 
 
-class ConcludedSaleSchema(Schema):
+class ConcludedSaleSchema(TransactionKeySchema):
     """A concluded sale."""
 
-    store_id = fields.String(required=True)
-    terminal_id = fields.String(required=True)
-    transaction_id = fields.String(required=True)
     lines = fields.List(fields.Nested(ConcludedLineSchema), required=True)
 
 
@@ -289,13 +279,9 @@ class VoidRequestSchema(BusinessKeySchema):
     reason = reason()
 
 
-class VoidSchema(Schema):
+class VoidSchema(LineKeySchema):
     """A voided line: what was given back or taken, if it had had an effect."""
 
-    store_id = fields.String(required=True)
-    terminal_id = fields.String(required=True)
-    transaction_id = fields.String(required=True)
-    line = fields.Integer(required=True)
     instrument_id = fields.UUID(required=True)
     outcome = fields.String(required=True)
     codes = fields.List(fields.String(), required=True)
@@ -390,6 +376,10 @@ class OfflineBatchStateSchema(Schema):
 
     store_id = fields.String(required=True)
     batch_id = fields.String(required=True)
+    dry_run = fields.Boolean(
+        required=True,
+        metadata={"description": "True: nothing was kept, these are the results it would have."},
+    )
     received_at = fields.AwareDateTime(required=True)
     settled_at = fields.AwareDateTime(required=True, allow_none=True)
     lines_count = fields.Integer(required=True)

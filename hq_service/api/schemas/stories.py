@@ -5,18 +5,9 @@ from __future__ import annotations
 from marshmallow import Schema, fields
 
 from hq_service.api.schemas.cases import CaseSchema
-from hq_service.api.schemas.common import InstrumentSchema
+from hq_service.api.schemas.common import InstrumentSchema, LineKeySchema
 from hq_service.api.schemas.locks import HeldLockSchema
 from hq_service.api.schemas.selling import LineResultSchema, TenderSchema
-
-
-class LineKeySchema(Schema):
-    """The business key of a line."""
-
-    store_id = fields.String(required=True)
-    terminal_id = fields.String(required=True)
-    transaction_id = fields.String(required=True)
-    line = fields.Integer(required=True)
 
 
 class ReceivedBatchSchema(Schema):
@@ -61,11 +52,10 @@ class StoryInstrumentSchema(InstrumentSchema):
     remainder_id = fields.UUID(required=True, allow_none=True)
 
 
-class StoryPostingSchema(LineKeySchema):
-    """A balance change; ``is_of_case`` for those of the case's own line and of its resolutions."""
+class PreviewPostingSchema(Schema):
+    """A balance change that a resolution would make."""
 
     instrument_id = fields.UUID(required=True)
-    version = fields.Integer(required=True)
     entry = fields.String(required=True)
     operation = fields.String(required=True)
     currency = fields.String(required=True)
@@ -74,6 +64,12 @@ class StoryPostingSchema(LineKeySchema):
     shortfall_minor = fields.Integer(required=True)
     change_minor = fields.Integer(required=True)
     balance_after_minor = fields.Integer(required=True)
+
+
+class StoryPostingSchema(LineKeySchema, PreviewPostingSchema):
+    """A balance change; ``is_of_case`` for those of the case's own line and of its resolutions."""
+
+    version = fields.Integer(required=True)
     codes = fields.List(fields.String(), required=True)
     posted_at = fields.AwareDateTime(required=True)
     concluded_at = fields.AwareDateTime(required=True, allow_none=True)
@@ -105,20 +101,6 @@ class StoryVoidSchema(Schema):
     reason = fields.String(required=True)
     voided_at = fields.AwareDateTime(required=True)
     voided_by = fields.String(required=True)
-
-
-class PreviewPostingSchema(Schema):
-    """A balance change that a resolution would make."""
-
-    instrument_id = fields.UUID(required=True)
-    entry = fields.String(required=True)
-    operation = fields.String(required=True)
-    currency = fields.String(required=True)
-    amount_minor = fields.Integer(required=True)
-    funded_minor = fields.Integer(required=True)
-    shortfall_minor = fields.Integer(required=True)
-    change_minor = fields.Integer(required=True)
-    balance_after_minor = fields.Integer(required=True)
 
 
 class PreviewSchema(Schema):

@@ -8,7 +8,7 @@ SELECT listed.store_id, listed.terminal_id, instrument.currency,
            sum(least(instrument.lock_amount_minor, instrument.balance_minor)) FILTER (
                WHERE granted.is_unspent AND instrument.lock_purpose = ANY (%(debits)s::text[])
            ), 0
-       )::bigint AS exposure_minor,
+       ) AS exposure_minor,
        min(listed.locked_at) FILTER (WHERE granted.is_unspent) AS oldest_grant_at,
        min(listed.grant_until) FILTER (
            WHERE granted.is_unspent AND listed.grant_until >= %(now)s
