@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -13,6 +14,7 @@ import pytest
 from alembic import command
 from alembic.config import Config
 from flask import Flask
+from hypothesis import HealthCheck, settings
 from psycopg import sql
 
 from hq_service.app import create_app
@@ -22,6 +24,24 @@ from hq_service.store.database import db
 from tests.support import Hq, psycopg_url, test_settings
 
 ROOT = Path(__file__).resolve().parent.parent
+
+# Whether a test passes is no matter of chance, nor of how busy the machine is.
+settings.register_profile(
+    "the-same-each-time",
+    derandomize=True,
+    database=None,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+# To look for what nobody has thought of: make test ARGS="--hypothesis-profile=explore tests/unit".
+settings.register_profile(
+    "explore", settings.get_profile("the-same-each-time"), derandomize=False, max_examples=2_000
+)
+settings.load_profile("the-same-each-time")
+
+# What `hq db init` sets for its role holds for every database of the server, and on one that is
+# given for the next run, too. No test is about that, and none may end by it on a busy machine.
+PATIENCE = ("lock_timeout", "statement_timeout", "idle_in_transaction_session_timeout")
 
 
 class Server(Protocol):
@@ -55,13 +75,31 @@ def migrate(url: str) -> None:
     command.upgrade(configuration, "head")
 
 
+@dataclass(frozen=True)
+class PatientServer:
+    """A server whose databases wait for longer than a test takes, whatever is set for the role."""
+
+    server: Server
+
+    def create_database(self, name: str, template: str = "template1") -> str:
+        url = self.server.create_database(name, template)
+        with psycopg.connect(psycopg_url(url), autocommit=True) as connection:
+            for setting in PATIENCE:
+                connection.execute(
+                    sql.SQL("ALTER ROLE CURRENT_USER IN DATABASE {} SET {} = '10min'").format(
+                        sql.Identifier(name), sql.Identifier(setting)
+                    )
+                )
+        return url
+
+
 @pytest.fixture(scope="session")
 def server() -> Iterator[Server]:
     if os.environ.get("DATABASE_URL"):
-        yield GivenServer(database_url_from(os.environ))
+        yield PatientServer(GivenServer(database_url_from(os.environ)))
         return
     with ThrowawayPostgres() as throwaway:
-        yield throwaway
+        yield PatientServer(throwaway)
 
 
 @pytest.fixture(scope="session")

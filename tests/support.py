@@ -32,7 +32,7 @@ from hq_service.store.database import transactional
 NUMBER_SECRET = bytes(range(32))
 GRANT_KEYS = GrantKeys({"k1": bytes(range(32, 64))})
 KEYRING = Keyring(NUMBER_SECRET, GRANT_KEYS)
-SERVICE_START_SECONDS_MAX = 30
+SERVICE_START_SECONDS_MAX = 60
 
 _counter = itertools.count(1)
 _DIGITS_AS_LETTERS = str.maketrans("0123456789", "ghijklmnop")

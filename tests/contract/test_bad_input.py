@@ -1617,7 +1617,7 @@ def test_an_edit_of_no_state_is_refused(world: World, headers: dict[str, str], n
 
 # --- lines of a batch: a bad one is quarantined, the others settle --------------------------------
 
-SOON = datetime.now(UTC) + timedelta(hours=1)
+SOON = datetime.now(UTC) + timedelta(days=1)
 LINE_INTEGERS: list[Any] = [None, True, "7", "", 1.0, 1.5, [1], {}, 0, -1, 2**53, 10**19]
 LINE_NAMES: list[Any] = [None, 7, True, [], {}, "", " ", "a b", "a" * 65, "\u00e5", "a\n", "a/b"]
 LINE_UUIDS: list[Any] = [7, True, [], {}, *(json.loads(text) for text in NO_UUID)]

@@ -643,11 +643,12 @@ def test_sessions_are_listed_newest_first_page_by_page_and_by_what_is_asked(hq: 
 def test_a_schedule_is_created_listed_and_edited(hq: Hq) -> None:
     schedule_id = a_name("D")
     wish = {"schedule_id": schedule_id, "name": "Nightly", "job_ids": ["1110", "1090"]}
+    before = datetime.now(UTC)
     made = hq.admin.post(SCHEDULES, {**wish, "cron": "0 2 * * *", "reason": "test"})
     assert (made.status_code, made.headers["ETag"]) == (201, '"1"')
     next_run_at = datetime.fromisoformat(made.json["next_run_at"])
     assert (next_run_at.hour, next_run_at.minute) == (2, 0)
-    assert datetime.now(UTC) < next_run_at <= datetime.now(UTC) + timedelta(days=1)
+    assert before < next_run_at <= datetime.now(UTC) + timedelta(days=1)
     read = hq.admin.get(f"{SCHEDULES}/{schedule_id}")
     assert (read.json, read.headers["ETag"]) == (made.json, '"1"')
     assert made.json in hq.admin.get(SCHEDULES).json["schedules"]

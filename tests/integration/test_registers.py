@@ -527,7 +527,11 @@ def test_a_retirement_waits_for_a_batch_that_is_being_settled(hq: Hq) -> None:
             (till.store_id,),
         )
         answer = pool.submit(other.post, f"{path_of(till)}/retirement", body)
-        while not hq.sql("SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'"):
+        waiting = (
+            "SELECT 1 FROM pg_stat_activity"
+            " WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        )
+        while not hq.sql(waiting):
             assert not answer.done()
         settling.commit()
         refused = answer.result()
