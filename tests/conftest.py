@@ -17,11 +17,10 @@ from flask import Flask
 from hypothesis import HealthCheck, settings
 from psycopg import sql
 
-from hq_service.app import create_app
 from hq_service.embedded_postgres import ThrowawayPostgres
 from hq_service.settings import database_url_from
-from hq_service.store.database import db
-from tests.support import Hq, psycopg_url, test_settings
+from tests.invariants import assert_invariants
+from tests.support import Hq, psycopg_url, running
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -118,12 +117,17 @@ def database_url(server: Server, template: str) -> str:
 
 @pytest.fixture(scope="module")
 def app(database_url: str) -> Iterator[Flask]:
-    app = create_app(test_settings(database_url))
-    yield app
-    with app.app_context():
-        db.engine.dispose()
+    with running(database_url) as app:
+        yield app
 
 
 @pytest.fixture(scope="module")
 def hq(app: Flask) -> Hq:
     return Hq(app)
+
+
+@pytest.fixture
+def whole_afterwards(hq: Hq) -> Iterator[None]:
+    """Whatever a test did, what must be true at any moment is true behind it."""
+    yield
+    assert_invariants(hq.sql)

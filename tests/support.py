@@ -8,31 +8,39 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import psycopg
 from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
+from hq_service.app import create_app
 from hq_service.domain.actors import Role
 from hq_service.domain.grants import GrantKeys
 from hq_service.domain.keyring import Keyring
 from hq_service.settings import Settings
 from hq_service.store import keys, terminals
-from hq_service.store.database import transactional
+from hq_service.store.database import db, transactional
 
 NUMBER_SECRET = bytes(range(32))
 GRANT_KEYS = GrantKeys({"k1": bytes(range(32, 64))})
 KEYRING = Keyring(NUMBER_SECRET, GRANT_KEYS)
 SERVICE_START_SECONDS_MAX = 60
+PATIENCE_SECONDS = 60.0
+NOTHING_AT_STAKE = {"gaps_count": 0, "live_grants_count": 0, "open_cases_count": 0}
+
+R = TypeVar("R")
+C = TypeVar("C", bound="Caller")
 
 _counter = itertools.count(1)
 _DIGITS_AS_LETTERS = str.maketrans("0123456789", "ghijklmnop")
@@ -398,6 +406,17 @@ class Hq:
             return cursor.fetchall() if cursor.description else []
 
 
+@contextmanager
+def running(database_url: str, **overrides: Any) -> Iterator[Flask]:
+    """Run the service in this process, and leave no connection behind."""
+    app = create_app(test_settings(database_url, **overrides))
+    try:
+        yield app
+    finally:
+        with app.app_context():
+            db.engine.dispose()
+
+
 class Tables:
     """What is in every table of a database, read over a connection of its own."""
 
@@ -482,3 +501,20 @@ def exchange(port: int, request: bytes) -> bytes:
         while received := connection.recv(65_536):
             answer += received
     return answer
+
+
+def on_its_own(hq: Hq, caller: C) -> C:
+    """Return the same caller with a connection of its own, for a thread of its own."""
+    return replace(caller, client=hq.app.test_client())
+
+
+def together(calls: Sequence[Callable[[], R]]) -> list[R]:
+    """Run calls at the same moment, each in a thread of its own, and return what they return."""
+    barrier = threading.Barrier(len(calls))
+
+    def run(call: Callable[[], R]) -> R:
+        barrier.wait(PATIENCE_SECONDS)
+        return call()
+
+    with ThreadPoolExecutor(len(calls)) as threads:
+        return list(threads.map(run, calls))

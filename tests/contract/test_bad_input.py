@@ -22,12 +22,10 @@ from flask import Flask
 from werkzeug.test import TestResponse
 
 from hq_service.api.problems import CONTENT_TYPE, PROBLEMS
-from hq_service.app import create_app
 from hq_service.domain import numbers, reading
 from hq_service.domain.actors import Role
 from hq_service.domain.model import BusinessKey
 from hq_service.domain.numbers import number_made_for
-from hq_service.store.database import db
 from tests import support
 from tests.support import (
     NUMBER_SECRET,
@@ -39,8 +37,8 @@ from tests.support import (
     a_name,
     a_number,
     exchange,
+    running,
     served,
-    test_settings,
 )
 
 Body = dict[str, Any]
@@ -580,16 +578,12 @@ def sale_line(world: World) -> Body:
 @pytest.fixture(scope="module")
 def app(database_url: str) -> Iterator[Flask]:
     """The application with limits that a test can reach."""
-    app = create_app(
-        test_settings(
-            database_url,
-            batch_body_bytes_max=BATCH_BODY_BYTES_MAX,
-            batch_lines_max=BATCH_LINES_MAX,
-        )
-    )
-    yield app
-    with app.app_context():
-        db.engine.dispose()
+    limits = {
+        "batch_body_bytes_max": BATCH_BODY_BYTES_MAX,
+        "batch_lines_max": BATCH_LINES_MAX,
+    }
+    with running(database_url, **limits) as app:
+        yield app
 
 
 @pytest.fixture(scope="module")

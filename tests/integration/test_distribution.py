@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import uuid
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -14,6 +13,7 @@ from werkzeug.test import TestResponse
 from hq_service.domain.distribution import PACKAGE_BYTES_MAX, TRY_COUNT_MAX
 from hq_service.operations.database import prepare
 from hq_service.operations.distribution import due, run_due
+from tests.acting import audited
 from tests.support import KEYRING, Caller, Hq, SyncJob, a_name
 
 SCHEDULES = "/v1/admin/distribution-schedules"
@@ -58,11 +58,6 @@ def shown(hq: Hq, session_id: str) -> dict[str, Any]:
 
 def change(hq: Hq, session_id: str, what: str) -> TestResponse:
     return hq.admin.post(f"{SESSIONS}/{session_id}/{what}", {"reason": "looked into it"})
-
-
-def audited(hq: Hq, subject: str) -> list[tuple[str, dict[str, Any]]]:
-    query = "SELECT action, detail FROM audit_entries WHERE subject = %s ORDER BY number"
-    return [(action, json.loads(detail)) for action, detail in hq.sql(query, subject)]
 
 
 def test_a_change_reaches_the_store_by_run_now_and_its_sync_job(hq: Hq) -> None:

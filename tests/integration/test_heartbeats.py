@@ -18,6 +18,7 @@ from hq_service.domain.connection import (
     TIPS_MAX,
 )
 from hq_service.domain.parameters import Parameters
+from tests.acting import connection_of
 from tests.support import Hq, Tables, Till, a_name
 
 WHY = {"reason": "test"}
@@ -30,17 +31,9 @@ def at(**ago: float) -> str:
     return (datetime.now(UTC) - timedelta(**ago)).isoformat()
 
 
-def status_of(hq: Hq, till: Till) -> dict[str, Any]:
-    """Return the connection status of a till."""
-    answer = hq.admin.get(f"/v1/admin/connection-status?store_id={till.store_id}")
-    assert answer.status_code == 200, answer.json
-    [found] = [one for one in answer.json["registers"] if one["terminal_id"] == till.terminal_id]
-    return dict(found)
-
-
 def report_of(hq: Hq, till: Till) -> dict[str, Any]:
     """Return what HQ has of what a till told."""
-    return dict(status_of(hq, till)["report"])
+    return dict(connection_of(hq, till)["report"])
 
 
 def faults_of(answer: TestResponse) -> list[str]:
@@ -130,10 +123,10 @@ def test_a_heartbeat_that_comes_late_is_a_sign_of_life_and_no_more(hq: Hq) -> No
     earlier, later = at(seconds=20), at(seconds=10)
     pending = {"pending_count": 2, "oldest_pending_at": at(hours=1), "journal_tips": {"J": 9}}
     assert till.heartbeat(sent_at=later, connection_state="offline", **pending).status_code == 200
-    before = status_of(hq, till)
+    before = connection_of(hq, till)
     answer = till.heartbeat(sent_at=earlier, connection_state="online", journal_tips={"J": 7})
     assert answer.status_code == 200
-    after = status_of(hq, till)
+    after = connection_of(hq, till)
     assert after["last_seen_at"] > before["last_seen_at"], "HQ's own time of receipt counts"
     assert (after["report"], after["since"]) == (before["report"], before["since"])
     assert hq.sql(
@@ -199,7 +192,7 @@ def test_since_when_a_till_says_the_same_is_remembered(hq: Hq) -> None:
     since = []
     for state in ("online", "online", "offline", "offline", "online"):
         assert till.heartbeat(connection_state=state).status_code == 200
-        found = status_of(hq, till)
+        found = connection_of(hq, till)
         assert found["state"] == state
         since.append(found["since"])
     assert since[0] == since[1] < since[2] == since[3] < since[4]
@@ -208,14 +201,14 @@ def test_since_when_a_till_says_the_same_is_remembered(hq: Hq) -> None:
 def test_a_silence_longer_than_the_lease_ends_what_a_till_said_before(hq: Hq) -> None:
     till = hq.till()
     till.heartbeat()
-    before = status_of(hq, till)["since"]
+    before = connection_of(hq, till)["since"]
     silent_for(hq, till, LEASE_SECONDS - LEEWAY_SECONDS)
     till.heartbeat()
-    assert status_of(hq, till)["since"] == before, "within the lease"
+    assert connection_of(hq, till)["since"] == before, "within the lease"
     silent_for(hq, till, LEASE_SECONDS + 1)
-    assert status_of(hq, till)["state"] == "presumed_offline"
+    assert connection_of(hq, till)["state"] == "presumed_offline"
     till.heartbeat()
-    found = status_of(hq, till)
+    found = connection_of(hq, till)
     assert (found["state"], found["since"]) == ("online", found["last_seen_at"])
 
 
@@ -320,7 +313,7 @@ def applied_of(hq: Hq, till: Till) -> int:
 
 def acknowledged_of(hq: Hq, till: Till) -> tuple[int | None, int | None]:
     """Return what a till acknowledged, and what it said last that it acts on."""
-    found = status_of(hq, till)
+    found = connection_of(hq, till)
     return found["acknowledged_revision"], found["reported_revision"]
 
 
@@ -445,10 +438,10 @@ def test_a_revision_that_is_saved_and_not_distributed_cannot_be_acknowledged(hq:
     change = {"parameters": {"clock_skew_seconds_max": 901}, **WHY}
     saved = hq.admin.patch("/v1/admin/parameters", change, If_Match=seen).json["revision"]
     till.heartbeat(parameter_revision=saved)
-    assert status_of(hq, till)["acknowledged_revision"] == applied
+    assert connection_of(hq, till)["acknowledged_revision"] == applied
     hq.distribute()
     till.heartbeat(parameter_revision=saved)
-    assert status_of(hq, till)["acknowledged_revision"] == saved
+    assert connection_of(hq, till)["acknowledged_revision"] == saved
 
 
 def test_a_reported_yes_is_good_for_a_grant(hq: Hq) -> None:
@@ -470,7 +463,7 @@ def test_what_a_retired_register_tells_is_kept_and_it_is_told(hq: Hq, of: str) -
     hq.sql(f"UPDATE {of} SET retired_at = now() WHERE store_id = %s", till.store_id)
     answer = till.heartbeat(pending_count=2, oldest_pending_at=at(hours=1))
     assert (answer.status_code, answer.json["register_retired"]) == (200, True)
-    found = status_of(hq, till)
+    found = connection_of(hq, till)
     assert (found["state"], found["report"]["pending_count"]) == ("retired", 2)
     assert till.lock(hq.issue(1), "X").status_code == 403
 

@@ -1,7 +1,7 @@
 """What tills choose to name their sales, journals and batches: taken and told as it is, always.
 
-Whether an id happens to have eight digits in a row must decide nothing: a till whose sale is refused
-for its number one time in twelve could not be put to use.
+Whether an id happens to have eight digits in a row must decide nothing: a till whose sale is
+refused for its number one time in twelve could not be put to use.
 """
 
 from __future__ import annotations

@@ -4,10 +4,8 @@ stake, and read by the tills.
 
 from __future__ import annotations
 
-import json
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
-from threading import Barrier
 from typing import Any
 
 import psycopg
@@ -15,9 +13,18 @@ import pytest
 from werkzeug.test import TestResponse
 
 from hq_service.domain import offline_profiles
-from tests.support import Caller, Hq, Till, a_name, psycopg_url
+from tests.acting import audited
+from tests.support import (
+    NOTHING_AT_STAKE,
+    Caller,
+    Hq,
+    Till,
+    a_name,
+    on_its_own,
+    psycopg_url,
+    together,
+)
 
-NOTHING_AT_STAKE = {"gaps_count": 0, "live_grants_count": 0, "open_cases_count": 0}
 NOTHING_OF_A_STORE = {
     **NOTHING_AT_STAKE,
     "registers_count": 0,
@@ -66,26 +73,6 @@ def profile(hq: Hq, **values: Any) -> str:
     answer = hq.admin.post("/v1/admin/offline-profiles", body)
     assert answer.status_code == 201, answer.json
     return profile_id
-
-
-def audited(hq: Hq, subject: str) -> list[tuple[str, dict[str, Any]]]:
-    """Return action and detail of every audit entry of a subject, the oldest first."""
-    rows = hq.sql(
-        "SELECT action, detail FROM audit_entries WHERE subject = %s ORDER BY number", subject
-    )
-    return [(action, json.loads(detail)) for action, detail in rows]
-
-
-def at_once(*calls: Any) -> list[Any]:
-    """Run calls at the same moment, each in a thread of its own."""
-    barrier = Barrier(len(calls))
-
-    def run(call: Any) -> Any:
-        barrier.wait()
-        return call()
-
-    with ThreadPoolExecutor(len(calls)) as pool:
-        return list(pool.map(run, calls))
 
 
 # --- stores ---------------------------------------------------------------------------------------
@@ -140,18 +127,18 @@ def test_the_id_of_a_store_is_never_used_twice(hq: Hq) -> None:
 
 def test_of_two_who_create_the_same_store_at_once_one_does(hq: Hq) -> None:
     body = {"store_id": a_name("S"), "name": "test", **WHY}
-    callers = [Caller(hq.app.test_client(), hq.admin.key) for _ in range(4)]
-    answers = at_once(
-        *[lambda caller=caller: caller.post("/v1/admin/stores", body) for caller in callers]
+    callers = [on_its_own(hq, hq.admin) for _ in range(4)]
+    answers = together(
+        [lambda caller=caller: caller.post("/v1/admin/stores", body) for caller in callers]
     )
     assert sorted(answer.status_code for answer in answers) == [201, 409, 409, 409]
 
 
 def test_of_two_who_edit_the_same_store_at_once_one_does(hq: Hq) -> None:
     path = store_path(hq.make_store())
-    callers = [Caller(hq.app.test_client(), hq.admin.key) for _ in range(4)]
-    answers = at_once(
-        *[
+    callers = [on_its_own(hq, hq.admin) for _ in range(4)]
+    answers = together(
+        [
             lambda caller=caller, name=str(name): caller.patch(
                 path, {"name": name, **WHY}, If_Match='"1"'
             )
@@ -519,7 +506,7 @@ def test_a_retirement_waits_for_a_batch_that_is_being_settled(hq: Hq) -> None:
     accepted = hq.admin.get(f"{path_of(till)}/retirement").json["at_stake"]
     body = {**WHY, "accepted": {name: accepted[name] for name in NOTHING_AT_STAKE}}
     assert body["accepted"]["gaps_count"] == 1
-    other = Caller(hq.app.test_client(), hq.admin.key)
+    other = on_its_own(hq, hq.admin)
     url = psycopg_url(hq.app.config["SQLALCHEMY_DATABASE_URI"])
     with psycopg.connect(url) as settling, ThreadPoolExecutor(1) as pool:
         settling.execute(
@@ -693,11 +680,13 @@ def test_a_profile_that_a_register_uses_is_not_retired(hq: Hq) -> None:
 @pytest.mark.parametrize("_", range(8))
 def test_a_profile_is_not_retired_while_a_register_is_being_given_it(hq: Hq, _: int) -> None:
     till, profile_id = hq.till(), profile(hq)
-    one, other = (Caller(hq.app.test_client(), hq.admin.key) for _ in range(2))
+    one, other = (on_its_own(hq, hq.admin) for _ in range(2))
     given = {"offline_profile_id": profile_id, **WHY}
-    change, gone = at_once(
-        lambda: one.patch(path_of(till), given, If_Match='"1"'),
-        lambda: other.post(f"/v1/admin/offline-profiles/{profile_id}/retirement", WHY),
+    change, gone = together(
+        [
+            lambda: one.patch(path_of(till), given, If_Match='"1"'),
+            lambda: other.post(f"/v1/admin/offline-profiles/{profile_id}/retirement", WHY),
+        ]
     )
     assert (change.status_code, gone.status_code) in {(200, 409), (422, 200)}
 
