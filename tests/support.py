@@ -246,22 +246,28 @@ class Hq:
         with self.app.app_context():
             return make()
 
-    def make_store(self) -> str:
+    def make_store(self, store_id: str | None = None) -> str:
         """Create a store of its own for a test and return its id."""
-        store_id = f"S{next(_counter)}-{uuid.uuid4().hex[:6]}"
+        made_id = store_id or f"S{next(_counter)}-{uuid.uuid4().hex[:6]}"
 
         @transactional
         def make(_connection: Any) -> None:
-            terminals.add_store(store_id, "test store", datetime.now(UTC))
+            terminals.add_store(made_id, "test store", datetime.now(UTC))
 
         with self.app.app_context():
             make()
-        return store_id
+        return made_id
 
-    def till(self, store_id: str | None = None, *, supports_offline: bool = True) -> Till:
+    def till(
+        self,
+        store_id: str | None = None,
+        named: str | None = None,
+        *,
+        supports_offline: bool = True,
+    ) -> Till:
         """Create a register with a key, in a store of its own unless one is given."""
         store = store_id or self.make_store()
-        terminal_id = f"T{next(_counter)}"
+        terminal_id = named or f"T{next(_counter)}"
 
         @transactional
         def make(_connection: Any) -> None:
@@ -304,9 +310,16 @@ class Hq:
         body = {"store_id": store_id, "batch_id": batch_id or a_name("batch"), "lines": lines}
         return self.sync(store_id).post("/v1/offline-batches", body)
 
-    def issue(self, amount_minor: int, *, kind: str = "gift_card", currency: str = "SEK") -> Card:
-        """Issue an instrument with a number of its own."""
-        number = a_number()
+    def issue(
+        self,
+        amount_minor: int,
+        number: str | None = None,
+        *,
+        kind: str = "gift_card",
+        currency: str = "SEK",
+    ) -> Card:
+        """Issue an instrument, with a number of its own unless one is given."""
+        number = number or a_number()
         answer = self.admin.post(
             "/v1/admin/instruments",
             {
