@@ -125,6 +125,29 @@ def test_the_id_of_a_store_is_never_used_twice(hq: Hq) -> None:
     assert (answer.status_code, answer.json["code"]) == (409, "already_exists")
 
 
+@pytest.mark.parametrize(
+    ("looks", "is_taken"),
+    [
+        ("like-a-name", True),
+        ("S-1234567", True),
+        ("S-12345678", False),
+        ("2026-1121", False),
+        ("26-11-21-x", True),
+        ("A1B2C3D4E5F6G7H8", False),
+        ("a1b2-c3d4-e5f6-g7h8", False),
+        ("A1B2C3D4E5F6G7HI", True),
+        ("ABCDEFGHJKMNPQRSX", True),
+        ("12345678-abcd-7123-8123-123456789012", True),
+        ("12345678abcd71238123123456789012", False),
+    ],
+)
+def test_an_id_that_looks_like_a_card_number_is_refused_as_documented(
+    hq: Hq, looks: str, is_taken: bool
+) -> None:
+    answer = hq.admin.post("/v1/admin/stores", {"store_id": looks, "name": "test", **WHY})
+    assert answer.status_code == (201 if is_taken else 422), answer.json
+
+
 def test_of_two_who_create_the_same_store_at_once_one_does(hq: Hq) -> None:
     body = {"store_id": a_name("S"), "name": "test", **WHY}
     callers = [on_its_own(hq, hq.admin) for _ in range(4)]
