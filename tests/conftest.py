@@ -57,6 +57,7 @@ class GivenServer:
 
     def create_database(self, name: str, template: str = "template1") -> str:
         with psycopg.connect(psycopg_url(self.url), autocommit=True) as connection:
+            connection.execute("SET statement_timeout = 0")
             connection.execute(
                 sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(
                     sql.Identifier(name), sql.Identifier(template)
@@ -74,21 +75,26 @@ def migrate(url: str) -> None:
     command.upgrade(configuration, "head")
 
 
+def be_patient(url: str, database: str) -> None:
+    """Let sessions on a database wait for longer than a test takes."""
+    with psycopg.connect(psycopg_url(url), autocommit=True) as connection:
+        for setting in PATIENCE:
+            connection.execute(
+                sql.SQL("ALTER ROLE CURRENT_USER IN DATABASE {} SET {} = '10min'").format(
+                    sql.Identifier(database), sql.Identifier(setting)
+                )
+            )
+
+
 @dataclass(frozen=True)
 class PatientServer:
-    """A server whose databases wait for longer than a test takes, whatever is set for the role."""
+    """A server whose databases are patient, whatever is set for the role."""
 
     server: Server
 
     def create_database(self, name: str, template: str = "template1") -> str:
         url = self.server.create_database(name, template)
-        with psycopg.connect(psycopg_url(url), autocommit=True) as connection:
-            for setting in PATIENCE:
-                connection.execute(
-                    sql.SQL("ALTER ROLE CURRENT_USER IN DATABASE {} SET {} = '10min'").format(
-                        sql.Identifier(name), sql.Identifier(setting)
-                    )
-                )
+        be_patient(url, name)
         return url
 
 
@@ -98,6 +104,7 @@ def server() -> Iterator[Server]:
         yield PatientServer(GivenServer(database_url_from(os.environ)))
         return
     with ThrowawayPostgres() as throwaway:
+        be_patient(throwaway.url, "postgres")  # from where databases are created
         yield PatientServer(throwaway)
 
 
