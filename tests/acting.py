@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -140,6 +141,32 @@ def is_free(hq: Hq, card: Card) -> bool:
         return False
     assert till.release(card, transaction_id, answer.json["lock_id"]).status_code == 200
     return True
+
+
+def break_lock(hq: Hq, card: Card, reason: str = "till is in the river") -> None:
+    """Let an administrator break the lock of an instrument, accepting what is shown."""
+    shown = hq.admin.get(f"/v1/admin/locks/{card.instrument_id}").json
+    wish = {
+        "instrument_id": card.instrument_id,
+        "lock_id": shown["lock_id"],
+        "accepted_exposure_minor": shown["exposure_minor"],
+        "reason": reason,
+    }
+    assert hq.admin.post("/v1/admin/lock-breaks", wish).status_code == 201
+
+
+def connection_of(hq: Hq, till: Till) -> dict[str, Any]:
+    """Return the connection status of a till."""
+    answer = hq.admin.get(f"/v1/admin/connection-status?store_id={till.store_id}")
+    assert answer.status_code == 200, answer.json
+    [found] = [one for one in answer.json["registers"] if one["terminal_id"] == till.terminal_id]
+    return dict(found)
+
+
+def audited(hq: Hq, subject: str) -> list[tuple[str, dict[str, Any]]]:
+    """Return action and detail of every audit entry of a subject, the oldest first."""
+    query = "SELECT action, detail FROM audit_entries WHERE subject = %s ORDER BY number"
+    return [(action, json.loads(detail)) for action, detail in hq.sql(query, subject)]
 
 
 def unissued_card() -> Card:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -13,15 +14,33 @@ import pytest
 from alembic import command
 from alembic.config import Config
 from flask import Flask
+from hypothesis import HealthCheck, settings
 from psycopg import sql
 
-from hq_service.app import create_app
 from hq_service.embedded_postgres import ThrowawayPostgres
 from hq_service.settings import database_url_from
-from hq_service.store.database import db
-from tests.support import Hq, psycopg_url, test_settings
+from tests.invariants import assert_invariants
+from tests.support import Hq, psycopg_url, running
 
 ROOT = Path(__file__).resolve().parent.parent
+
+# Whether a test passes is no matter of chance, nor of how busy the machine is.
+settings.register_profile(
+    "the-same-each-time",
+    derandomize=True,
+    database=None,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+# To look for what nobody has thought of: make test ARGS="--hypothesis-profile=explore tests/unit".
+settings.register_profile(
+    "explore", settings.get_profile("the-same-each-time"), derandomize=False, max_examples=2_000
+)
+settings.load_profile("the-same-each-time")
+
+# What `hq db init` sets for its role holds for every database of the server, and on one that is
+# given for the next run, too. No test is about that, and none may end by it on a busy machine.
+PATIENCE = ("lock_timeout", "statement_timeout", "idle_in_transaction_session_timeout")
 
 
 class Server(Protocol):
@@ -38,6 +57,7 @@ class GivenServer:
 
     def create_database(self, name: str, template: str = "template1") -> str:
         with psycopg.connect(psycopg_url(self.url), autocommit=True) as connection:
+            connection.execute("SET statement_timeout = 0")
             connection.execute(
                 sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(
                     sql.Identifier(name), sql.Identifier(template)
@@ -55,13 +75,37 @@ def migrate(url: str) -> None:
     command.upgrade(configuration, "head")
 
 
+def be_patient(url: str, database: str) -> None:
+    """Let sessions on a database wait for longer than a test takes."""
+    with psycopg.connect(psycopg_url(url), autocommit=True) as connection:
+        for setting in PATIENCE:
+            connection.execute(
+                sql.SQL("ALTER ROLE CURRENT_USER IN DATABASE {} SET {} = '10min'").format(
+                    sql.Identifier(database), sql.Identifier(setting)
+                )
+            )
+
+
+@dataclass(frozen=True)
+class PatientServer:
+    """A server whose databases are patient, whatever is set for the role."""
+
+    server: Server
+
+    def create_database(self, name: str, template: str = "template1") -> str:
+        url = self.server.create_database(name, template)
+        be_patient(url, name)
+        return url
+
+
 @pytest.fixture(scope="session")
 def server() -> Iterator[Server]:
     if os.environ.get("DATABASE_URL"):
-        yield GivenServer(database_url_from(os.environ))
+        yield PatientServer(GivenServer(database_url_from(os.environ)))
         return
     with ThrowawayPostgres() as throwaway:
-        yield throwaway
+        be_patient(throwaway.url, "postgres")  # from where databases are created
+        yield PatientServer(throwaway)
 
 
 @pytest.fixture(scope="session")
@@ -80,12 +124,17 @@ def database_url(server: Server, template: str) -> str:
 
 @pytest.fixture(scope="module")
 def app(database_url: str) -> Iterator[Flask]:
-    app = create_app(test_settings(database_url))
-    yield app
-    with app.app_context():
-        db.engine.dispose()
+    with running(database_url) as app:
+        yield app
 
 
 @pytest.fixture(scope="module")
 def hq(app: Flask) -> Hq:
     return Hq(app)
+
+
+@pytest.fixture
+def whole_afterwards(hq: Hq) -> Iterator[None]:
+    """Whatever a test did, what must be true at any moment is true behind it."""
+    yield
+    assert_invariants(hq.sql)

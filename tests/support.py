@@ -8,31 +8,39 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import psycopg
 from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
+from hq_service.app import create_app
 from hq_service.domain.actors import Role
 from hq_service.domain.grants import GrantKeys
 from hq_service.domain.keyring import Keyring
 from hq_service.settings import Settings
 from hq_service.store import keys, terminals
-from hq_service.store.database import transactional
+from hq_service.store.database import db, transactional
 
 NUMBER_SECRET = bytes(range(32))
 GRANT_KEYS = GrantKeys({"k1": bytes(range(32, 64))})
 KEYRING = Keyring(NUMBER_SECRET, GRANT_KEYS)
-SERVICE_START_SECONDS_MAX = 30
+SERVICE_START_SECONDS_MAX = 60
+PATIENCE_SECONDS = 60.0
+NOTHING_AT_STAKE = {"gaps_count": 0, "live_grants_count": 0, "open_cases_count": 0}
+
+R = TypeVar("R")
+C = TypeVar("C", bound="Caller")
 
 _counter = itertools.count(1)
 _DIGITS_AS_LETTERS = str.maketrans("0123456789", "ghijklmnop")
@@ -238,22 +246,28 @@ class Hq:
         with self.app.app_context():
             return make()
 
-    def make_store(self) -> str:
+    def make_store(self, store_id: str | None = None) -> str:
         """Create a store of its own for a test and return its id."""
-        store_id = f"S{next(_counter)}-{uuid.uuid4().hex[:6]}"
+        made_id = store_id or f"S{next(_counter)}-{uuid.uuid4().hex[:6]}"
 
         @transactional
         def make(_connection: Any) -> None:
-            terminals.add_store(store_id, "test store", datetime.now(UTC))
+            terminals.add_store(made_id, "test store", datetime.now(UTC))
 
         with self.app.app_context():
             make()
-        return store_id
+        return made_id
 
-    def till(self, store_id: str | None = None, *, supports_offline: bool = True) -> Till:
+    def till(
+        self,
+        store_id: str | None = None,
+        named: str | None = None,
+        *,
+        supports_offline: bool = True,
+    ) -> Till:
         """Create a register with a key, in a store of its own unless one is given."""
         store = store_id or self.make_store()
-        terminal_id = f"T{next(_counter)}"
+        terminal_id = named or f"T{next(_counter)}"
 
         @transactional
         def make(_connection: Any) -> None:
@@ -296,9 +310,16 @@ class Hq:
         body = {"store_id": store_id, "batch_id": batch_id or a_name("batch"), "lines": lines}
         return self.sync(store_id).post("/v1/offline-batches", body)
 
-    def issue(self, amount_minor: int, *, kind: str = "gift_card", currency: str = "SEK") -> Card:
-        """Issue an instrument with a number of its own."""
-        number = a_number()
+    def issue(
+        self,
+        amount_minor: int,
+        number: str | None = None,
+        *,
+        kind: str = "gift_card",
+        currency: str = "SEK",
+    ) -> Card:
+        """Issue an instrument, with a number of its own unless one is given."""
+        number = number or a_number()
         answer = self.admin.post(
             "/v1/admin/instruments",
             {
@@ -398,6 +419,17 @@ class Hq:
             return cursor.fetchall() if cursor.description else []
 
 
+@contextmanager
+def running(database_url: str, **overrides: Any) -> Iterator[Flask]:
+    """Run the service in this process, and leave no connection behind."""
+    app = create_app(test_settings(database_url, **overrides))
+    try:
+        yield app
+    finally:
+        with app.app_context():
+            db.engine.dispose()
+
+
 class Tables:
     """What is in every table of a database, read over a connection of its own."""
 
@@ -482,3 +514,20 @@ def exchange(port: int, request: bytes) -> bytes:
         while received := connection.recv(65_536):
             answer += received
     return answer
+
+
+def on_its_own(hq: Hq, caller: C) -> C:
+    """Return the same caller with a connection of its own, for a thread of its own."""
+    return replace(caller, client=hq.app.test_client())
+
+
+def together(calls: Sequence[Callable[[], R]]) -> list[R]:
+    """Run calls at the same moment, each in a thread of its own, and return what they return."""
+    barrier = threading.Barrier(len(calls))
+
+    def run(call: Callable[[], R]) -> R:
+        barrier.wait(PATIENCE_SECONDS)
+        return call()
+
+    with ThreadPoolExecutor(len(calls)) as threads:
+        return list(threads.map(run, calls))

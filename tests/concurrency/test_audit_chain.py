@@ -10,20 +10,16 @@ import pytest
 from flask import Flask
 from werkzeug.test import TestResponse
 
-from hq_service.app import create_app
 from hq_service.operations import audit
-from hq_service.store.database import db
 from tests.concurrency.test_races import (
     MANY,
     another_service,
     deadlocks,
     forced_to_meet,
     held,
-    on_its_own,
     statuses,
-    together,
 )
-from tests.support import KEYRING, Card, Hq, Till, a_name, a_number, test_settings
+from tests.support import KEYRING, Card, Hq, Till, a_name, a_number, on_its_own, running, together
 
 Call = Callable[[], TestResponse]
 
@@ -33,12 +29,8 @@ AUDIT_TABLE = "LOCK TABLE audit_entries IN SHARE ROW EXCLUSIVE MODE"
 @pytest.fixture
 def hq(server: Any, template: str) -> Iterator[Hq]:
     """A database for one test, with a connection for everybody in it."""
-    app = create_app(
-        test_settings(server.create_database(a_name("hq_chain"), template), threads=20)
-    )
-    yield Hq(app)
-    with app.app_context():
-        db.engine.dispose()
+    with running(server.create_database(a_name("hq_chain"), template), threads=20) as app:
+        yield Hq(app)
 
 
 def assert_one_chain(app: Flask, entries_count: int) -> None:

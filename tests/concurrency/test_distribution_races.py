@@ -11,7 +11,6 @@ import pytest
 from flask import Flask
 from werkzeug.test import TestResponse
 
-from hq_service.app import create_app
 from hq_service.domain.parameters import in_force
 from hq_service.operations.distribution import Run, run_due
 from hq_service.store import parameters
@@ -20,13 +19,11 @@ from tests.concurrency.test_races import (
     deadlocks,
     forced_to_meet,
     held,
-    on_its_own,
     started,
     statuses,
-    together,
     wait_for_waiting,
 )
-from tests.support import Caller, Hq, SyncJob, test_settings
+from tests.support import Caller, Hq, SyncJob, on_its_own, running, together
 
 MANY = 8
 SESSIONS = "/v1/admin/distribution-sessions"
@@ -34,10 +31,8 @@ SESSIONS = "/v1/admin/distribution-sessions"
 
 @pytest.fixture(scope="module")
 def app(database_url: str) -> Iterator[Flask]:
-    app = create_app(test_settings(database_url, threads=MANY + 4))
-    yield app
-    with app.app_context():
-        db.engine.dispose()
+    with running(database_url, threads=MANY + 4) as app:
+        yield app
 
 
 @pytest.fixture

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from threading import Barrier
 
-from hq_service.app import create_app
-from hq_service.store.database import db
-from tests.support import Caller, Hq, Till, test_settings
+import pytest
+from flask import Flask
+
+from tests.support import Caller, Hq, Till, running
 
 MANY = 12
 ROUNDS = 4
 
 
-def test_whatever_arrives_first_the_report_that_was_sent_last_stays(database_url: str) -> None:
-    app = create_app(test_settings(database_url, threads=MANY + 2))
-    hq = Hq(app)
+@pytest.fixture(scope="module")
+def app(database_url: str) -> Iterator[Flask]:
+    with running(database_url, threads=MANY + 2) as app:
+        yield app
+
+
+def test_whatever_arrives_first_the_report_that_was_sent_last_stays(hq: Hq) -> None:
     till = hq.till()
     chance = random.Random(7)
     for turn in range(ROUNDS):
@@ -27,7 +33,7 @@ def test_whatever_arrives_first_the_report_that_was_sent_last_stays(database_url
 
         def send(number: int, began_at: datetime = began_at, barrier: Barrier = barrier) -> int:
             sent_at = (began_at + timedelta(milliseconds=number)).isoformat()
-            own = Till(app.test_client(), till.key, till.store_id, till.terminal_id)
+            own = Till(hq.app.test_client(), till.key, till.store_id, till.terminal_id)
             barrier.wait()
             answer = own.heartbeat(
                 sent_at=sent_at,
@@ -40,11 +46,9 @@ def test_whatever_arrives_first_the_report_that_was_sent_last_stays(database_url
         with ThreadPoolExecutor(MANY) as pool:
             assert set(pool.map(send, numbers)) == {200}
         [register] = (
-            Caller(app.test_client(), hq.admin.key)
+            Caller(hq.app.test_client(), hq.admin.key)
             .get(f"/v1/admin/connection-status?store_id={till.store_id}")
             .json["registers"]
         )
         assert register["report"]["pending_count"] == MANY
         assert register["acknowledged_revision"] == 0
-    with app.app_context():
-        db.engine.dispose()

@@ -7,13 +7,11 @@ wait in ``pg_locks``, and then the lock is let go: no test sleeps and hopes.
 from __future__ import annotations
 
 import random
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Any, TypeVar
 from uuid import UUID, uuid4
 
@@ -22,7 +20,6 @@ import pytest
 from flask import Flask
 from werkzeug.test import TestResponse
 
-from hq_service.app import create_app
 from hq_service.domain.model import BusinessKey, Content
 from hq_service.domain.numbers import bucket_of
 from hq_service.domain.outcomes import case_id_of
@@ -37,9 +34,13 @@ from tests.support import (
     Till,
     a_name,
     a_number,
+    on_its_own,
     psycopg_url,
-    test_settings,
+    running,
+    together,
 )
+
+pytestmark = pytest.mark.usefixtures("whole_afterwards")
 
 MANY = 16
 PATIENCE_SECONDS = 60.0
@@ -52,10 +53,8 @@ Call = Callable[[], R]
 @pytest.fixture(scope="module")
 def app(database_url: str) -> Iterator[Flask]:
     # Chunks of seven lines: a batch of a few dozen is cut often, and meets others in between.
-    app = create_app(test_settings(database_url, threads=MANY + 4, settle_chunk_lines=7))
-    yield app
-    with app.app_context():
-        db.engine.dispose()
+    with running(database_url, threads=MANY + 4, settle_chunk_lines=7) as app:
+        yield app
 
 
 @pytest.fixture
@@ -63,12 +62,6 @@ def hq_of_its_own(server: Any, template: str) -> Iterator[Hq]:
     """A database for one test, whatever it leaves behind."""
     with another_service(server.create_database(a_name("hq_race"), template)) as found:
         yield found
-
-
-@pytest.fixture(autouse=True)
-def whole_afterwards(hq: Hq) -> Iterator[None]:
-    yield
-    assert_invariants(hq.sql)
 
 
 @pytest.fixture
@@ -760,18 +753,6 @@ def test_a_planted_fault_is_found(hq: Hq, name: str) -> None:
     assert name in found
 
 
-def together(calls: Sequence[Call[R]]) -> list[R]:
-    """Run calls at the same moment, each in a thread of its own, and return what they return."""
-    barrier = threading.Barrier(len(calls))
-
-    def run(call: Call[R]) -> R:
-        barrier.wait(PATIENCE_SECONDS)
-        return call()
-
-    with ThreadPoolExecutor(len(calls)) as threads:
-        return list(threads.map(run, calls))
-
-
 def forced_to_meet(hq: Hq, calls: Sequence[Call[R]], *, on: str) -> list[R]:
     """Run calls, let each run into a lock that a statement takes, and only then let them go on."""
     with started(len(calls)) as start, held(hq, on):
@@ -839,19 +820,12 @@ def another_service(database_url: str, option: str = "") -> Iterator[Hq]:
     if option:
         separator = "&" if "?" in database_url else "?"
         database_url += f"{separator}options=-c%20{option.replace('=', '%3D')}"
-    app = create_app(test_settings(database_url, settle_chunk_lines=7))
-    yield Hq(app)
-    with app.app_context():
-        db.engine.dispose()
+    with running(database_url, settle_chunk_lines=7) as app:
+        yield Hq(app)
 
 
 def statuses(answers: Sequence[TestResponse]) -> Counter[int]:
     return Counter(answer.status_code for answer in answers)
-
-
-def on_its_own(hq: Hq, caller: C) -> C:
-    """Return the same caller with a connection of its own, for a thread of its own."""
-    return replace(caller, client=hq.app.test_client())
 
 
 def row_of(card: Card) -> str:

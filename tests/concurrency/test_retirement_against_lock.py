@@ -10,38 +10,26 @@ import pytest
 from flask import Flask
 from werkzeug.test import TestResponse
 
-from hq_service.app import create_app
-from hq_service.store.database import db
 from tests.acting import is_free
 from tests.concurrency.test_races import (
     held,
-    on_its_own,
     row_of,
     started,
-    together,
     wait_for_waiting,
 )
-from tests.invariants import assert_invariants
-from tests.support import Hq, Till, test_settings
+from tests.support import NOTHING_AT_STAKE, Hq, Till, on_its_own, running, together
+
+pytestmark = pytest.mark.usefixtures("whole_afterwards")
 
 THREADS = 8
 LIST_IS_HELD = "LOCK TABLE live_locks IN SHARE MODE"
 AUDIT_IS_HELD = "LOCK TABLE audit_entries IN ACCESS EXCLUSIVE MODE"
-NOTHING_AT_STAKE = {"gaps_count": 0, "live_grants_count": 0, "open_cases_count": 0}
 
 
 @pytest.fixture(scope="module")
 def app(database_url: str) -> Iterator[Flask]:
-    app = create_app(test_settings(database_url, threads=THREADS))
-    yield app
-    with app.app_context():
-        db.engine.dispose()
-
-
-@pytest.fixture(autouse=True)
-def whole_afterwards(hq: Hq) -> Iterator[None]:
-    yield
-    assert_invariants(hq.sql)
+    with running(database_url, threads=THREADS) as app:
+        yield app
 
 
 @pytest.fixture

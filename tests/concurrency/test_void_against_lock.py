@@ -8,35 +8,24 @@ import pytest
 from flask import Flask
 from werkzeug.test import TestResponse
 
-from hq_service.app import create_app
-from hq_service.store.database import db
 from tests.acting import is_free, posted, settled, void_line
 from tests.concurrency.test_races import (
     held,
-    on_its_own,
     row_of,
     started,
-    together,
     wait_for_waiting,
 )
-from tests.invariants import assert_invariants
-from tests.support import Card, Hq, Till, a_number, test_settings
+from tests.support import Card, Hq, Till, a_number, on_its_own, running, together
+
+pytestmark = pytest.mark.usefixtures("whole_afterwards")
 
 THREADS = 8
 
 
 @pytest.fixture(scope="module")
 def app(database_url: str) -> Iterator[Flask]:
-    app = create_app(test_settings(database_url, threads=THREADS))
-    yield app
-    with app.app_context():
-        db.engine.dispose()
-
-
-@pytest.fixture(autouse=True)
-def whole_afterwards(hq: Hq) -> Iterator[None]:
-    yield
-    assert_invariants(hq.sql)
+    with running(database_url, threads=THREADS) as app:
+        yield app
 
 
 def a_till(hq: Hq, *, with_grants: bool) -> Till:

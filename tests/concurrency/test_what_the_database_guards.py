@@ -5,19 +5,13 @@ Each of these fails if one clause of one statement is left out (``tests/mutants`
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
-from flask import Flask
 
-from hq_service.app import create_app
-from hq_service.store.database import db
 from tests.concurrency.test_races import (
     another_service,
     forced_to_meet,
     held,
     locked,
-    on_its_own,
     post_batch,
     row_of,
     sold,
@@ -26,22 +20,9 @@ from tests.concurrency.test_races import (
     tills_in_one_store,
     wait_for_waiting,
 )
-from tests.invariants import assert_invariants
-from tests.support import Card, Hq, Till, a_name, sale_line, test_settings
+from tests.support import Card, Hq, Till, a_name, on_its_own, sale_line
 
-
-@pytest.fixture(scope="module")
-def app(database_url: str) -> Iterator[Flask]:
-    app = create_app(test_settings(database_url))
-    yield app
-    with app.app_context():
-        db.engine.dispose()
-
-
-@pytest.fixture(autouse=True)
-def whole_afterwards(hq: Hq) -> Iterator[None]:
-    yield
-    assert_invariants(hq.sql)
+pytestmark = pytest.mark.usefixtures("whole_afterwards")
 
 
 def test_rows_are_locked_by_id_also_where_a_plan_would_read_them_otherwise(

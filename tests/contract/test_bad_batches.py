@@ -24,10 +24,8 @@ from flask import Flask
 from werkzeug.test import TestResponse
 
 from hq_service.api.problems import CONTENT_TYPE
-from hq_service.app import create_app
 from hq_service.domain.grants import Grant
 from hq_service.domain.model import BusinessKey
-from hq_service.store.database import db
 from tests.support import (
     KEYRING,
     Caller,
@@ -36,7 +34,7 @@ from tests.support import (
     Tables,
     Till,
     a_name,
-    test_settings,
+    running,
 )
 
 Body = dict[str, Any]
@@ -99,12 +97,9 @@ class World:
 @pytest.fixture(scope="module")
 def app(database_url: str) -> Iterator[Flask]:
     """The application with limits that a test can reach."""
-    app = create_app(
-        test_settings(database_url, batch_body_bytes_max=BODY_BYTES_MAX, batch_lines_max=LINES_MAX)
-    )
-    yield app
-    with app.app_context():
-        db.engine.dispose()
+    limits = {"batch_body_bytes_max": BODY_BYTES_MAX, "batch_lines_max": LINES_MAX}
+    with running(database_url, **limits) as app:
+        yield app
 
 
 @pytest.fixture(scope="module")

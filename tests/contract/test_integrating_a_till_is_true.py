@@ -39,6 +39,7 @@ TEXT = (Path(__file__).resolve().parents[2] / "docs" / "integrating-a-till.md").
 
 LARGE_FROM = 4
 """How many lines make a batch a large one in the document."""
+PATIENCE_SECONDS = 60.0
 
 Body = dict[str, Any]
 
@@ -204,7 +205,7 @@ class Likeness:
 
 def test_every_request_is_answered_as_documented(address: str, keys: Mapping[str, str]) -> None:
     likeness = Likeness()
-    with httpx.Client(base_url=address) as http:
+    with httpx.Client(base_url=address, timeout=PATIENCE_SECONDS) as http:
         for exchange in exchanges():
             shown = exchange.headers.get("Authorization", KEY_SHOWN).removeprefix("Bearer $")
             headers = {"Authorization": f"Bearer {keys[shown]}"}
@@ -633,10 +634,9 @@ def sale_past_a_proxy(hq: Hq, address: str) -> Iterator[Sale]:
     hq.distribute()
     assert till.get("/v1/parameters").status_code == 200
     headers = {"Authorization": f"Bearer {till.key}"}
-    patient = httpx.Timeout(60)
     with (
         Proxy(address) as proxy,
-        httpx.Client(base_url=proxy.url, headers=headers, timeout=patient) as http,
+        httpx.Client(base_url=proxy.url, headers=headers, timeout=PATIENCE_SECONDS) as http,
     ):
         yield Sale(hq, till, hq.issue(BALANCE_MINOR), proxy, http)
         assert proxy.unused_plans_count == 0

@@ -19,7 +19,7 @@ from werkzeug.test import TestResponse
 from hq_service.api.problems import CONTENT_TYPE
 from hq_service.cli import main
 from tests.contract.test_routes import ALLOWED
-from tests.support import Hq, a_name, a_number, sale_line
+from tests.support import NOTHING_AT_STAKE, Hq, a_name, a_number, sale_line
 
 COMMITTED = Path(__file__).resolve().parents[2] / "docs" / "openapi.json"
 REFRESH = "docs/openapi.json is not up to date: run `hq openapi > docs/openapi.json`"
@@ -395,8 +395,7 @@ def test_what_administrators_set_up_is_answered_as_described(
     fits(description, "Registers", admin.get(f"{store}/registers?limit=1").json)
     fits(description, "RegisterRetirement", admin.get(f"{register}/retirement").json)
     fits(description, "StoreRetirement", admin.get(f"{store}/retirement").json)
-    nothing = {"gaps_count": 0, "live_grants_count": 0, "open_cases_count": 0}
-    retired = admin.post(f"{store}/retirement", {**why, "accepted": nothing})
+    retired = admin.post(f"{store}/retirement", {**why, "accepted": NOTHING_AT_STAKE})
     fits(description, "Store", retired.json)
     fits(description, "Stores", admin.get("/v1/admin/stores?limit=1&with_retired=true").json)
     key = admin.post("/v1/admin/keys", {"role": "auditor", "label": "test", **why}).json

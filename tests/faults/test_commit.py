@@ -35,8 +35,9 @@ from tests.faults.service import (
     run_hq,
     wait_until,
 )
-from tests.invariants import assert_invariants
 from tests.support import Caller, Hq, a_name, a_number, psycopg_url, test_settings
+
+pytestmark = pytest.mark.usefixtures("whole_afterwards")
 
 DEADLINE_SECONDS = 1
 NEVER_SECONDS = 3_600.0
@@ -72,12 +73,6 @@ def app(database_url: str) -> Iterator[Flask]:
     watchdog.deadline_seconds = usual
     with app.app_context():
         db.engine.dispose()
-
-
-@pytest.fixture(autouse=True)
-def whole_afterwards(hq: Hq) -> Iterator[None]:
-    yield
-    assert_invariants(hq.sql)
 
 
 @pytest.fixture

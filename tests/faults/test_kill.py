@@ -24,13 +24,11 @@ import pytest
 from flask import Flask
 from werkzeug.test import TestResponse
 
-from hq_service.app import create_app
 from hq_service.embedded_postgres import ThrowawayPostgres
 from hq_service.operations import offline_batches
-from hq_service.store.database import db
 from tests.faults.service import Answer, RunningService, environment, run_hq, wait_until
 from tests.invariants import Rows, assert_invariants
-from tests.support import Card, Hq, Till, a_name, psycopg_url, test_settings
+from tests.support import Card, Hq, Till, a_name, psycopg_url, running
 
 CLIENTS = 6
 OWN_CARDS = 45
@@ -606,12 +604,8 @@ SESSIONS = (
 @contextmanager
 def in_process(url: str) -> Iterator[Flask]:
     """Run the service in this process, and leave no connection behind."""
-    app = create_app(test_settings(url, settle_chunk_lines=CHUNK_LINES))
-    try:
+    with running(url, settle_chunk_lines=CHUNK_LINES) as app:
         yield app
-    finally:
-        with app.app_context():
-            db.engine.dispose()
 
 
 def rows_of(url: str, query: str) -> Rows:

@@ -13,7 +13,6 @@ import psycopg
 import pytest
 from click.testing import CliRunner, Result
 
-from hq_service.app import create_app
 from hq_service.cli import main
 from hq_service.domain.actors import Role
 from hq_service.domain.audit import Action, Walk, link
@@ -32,7 +31,7 @@ from tests.support import (
     a_name,
     a_number,
     psycopg_url,
-    test_settings,
+    running,
 )
 
 ENTRIES = "/v1/admin/audit-entries"
@@ -42,10 +41,8 @@ ENTRIES = "/v1/admin/audit-entries"
 def hq(server: Server, template: str) -> Iterator[Hq]:
     """A database of its own for each test: it begins with an empty audit, and may be tampered."""
     url = server.create_database(f"hq_audit_{uuid.uuid4().hex[:8]}", template)
-    app = create_app(test_settings(url))
-    yield Hq(app)
-    with app.app_context():
-        db.engine.dispose()
+    with running(url) as app:
+        yield Hq(app)
 
 
 def entries(hq: Hq, query: str = "") -> list[dict[str, Any]]:

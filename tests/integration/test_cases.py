@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from hq_service.domain.money import AMOUNT_MINOR_MAX
+from tests.acting import break_lock
 from tests.support import Card, Hq, Till, a_name, sale_line
 
 
@@ -243,22 +244,11 @@ def test_a_lock_is_broken_with_the_exposure_that_was_shown(hq: Hq) -> None:
     assert hq.admin.post("/v1/admin/lock-breaks", wish).json["code"] == "lock_not_found"
 
 
-def broken(hq: Hq, card: Card) -> None:
-    shown = hq.admin.get(f"/v1/admin/locks/{card.instrument_id}").json
-    wish = {
-        "instrument_id": card.instrument_id,
-        "lock_id": shown["lock_id"],
-        "accepted_exposure_minor": shown["exposure_minor"],
-        "reason": "customer is waiting",
-    }
-    assert hq.admin.post("/v1/admin/lock-breaks", wish).status_code == 201
-
-
 def test_the_late_batch_of_a_broken_lock_is_recognised(hq: Hq) -> None:
     till, card = hq.till(), hq.issue(100)
     hq.allow_offline(till)
     lock = till.lock(card, "X1").json
-    broken(hq, card)
+    break_lock(hq, card)
     other = hq.till()
     taken = other.lock(card, "X2").json
     other.redeem(card, "X2", 70, taken["lock_id"])
@@ -273,7 +263,7 @@ def test_a_broken_locks_late_line_does_not_take_what_anothers_grant_reserves(hq:
     till, other, card = hq.till(), hq.till(), hq.issue(100)
     hq.allow_offline(till, other)
     till.lock(card, "X1")
-    broken(hq, card)
+    break_lock(hq, card)
     assert other.lock(card, "X2").json["offline"]["allowed"]
     result = hq.post_batch(till.store_id, [till.offline_line(card, "X1", 50)]).json["results"][0]
     assert result["codes"] == ["lock_broken", "contended"]
@@ -284,7 +274,7 @@ def test_a_broken_locks_late_line_does_not_take_what_anothers_grant_reserves(hq:
 def test_a_load_under_a_broken_lock_is_credited_in_full(hq: Hq) -> None:
     till, card = hq.till(), hq.issue(100)
     till.lock(card, "X1", purpose="load", amount_minor=50)
-    broken(hq, card)
+    break_lock(hq, card)
     line = till.offline_line(card, "X1", 50, operation="load")
     result = hq.post_batch(till.store_id, [line]).json["results"][0]
     assert result["funded_minor"] == 50

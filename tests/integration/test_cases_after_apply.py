@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -17,14 +16,9 @@ from tests.acting import (
     state_of,
     void_line,
 )
-from tests.invariants import assert_invariants
 from tests.support import Card, Hq, Till
 
-
-@pytest.fixture(autouse=True)
-def whole_afterwards(hq: Hq) -> Iterator[None]:
-    yield
-    assert_invariants(hq.sql)
+pytestmark = pytest.mark.usefixtures("whole_afterwards")
 
 
 def a_held_line(

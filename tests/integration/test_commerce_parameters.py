@@ -234,6 +234,7 @@ def test_every_edit_is_in_the_audit_with_old_and_new_and_no_refused_one_is(hq: H
 
 def test_the_history_tells_who_changed_what_when_and_why_newest_first(hq: Hq) -> None:
     store_id = hq.make_store()
+    hq.save_parameters(parameter_cache_seconds=86_400)  # whatever it was
     hq.save_parameters(reason="for all", parameter_cache_seconds=600)
     hq.save_parameters(store_id, reason="here only", parameter_cache_seconds=60)
     hq.save_parameters(reason="back", parameter_cache_seconds=86_400)

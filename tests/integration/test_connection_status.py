@@ -17,7 +17,8 @@ from hq_service.domain.parameters import Parameters
 from hq_service.domain.registers import live_locks
 from hq_service.store import locks, parameters, presence
 from hq_service.store.database import reading
-from tests.support import Card, Hq, Till, sale_line
+from tests.acting import connection_of
+from tests.support import NOTHING_AT_STAKE, Card, Hq, Till, sale_line
 
 WHY = {"reason": "test"}
 STATUS = "/v1/admin/connection-status"
@@ -27,15 +28,6 @@ def statuses(hq: Hq, query: str) -> list[dict[str, Any]]:
     answer = hq.admin.get(f"{STATUS}?{query}")
     assert answer.status_code == 200, answer.json
     return list(answer.json["registers"])
-
-
-def status_of(hq: Hq, till: Till) -> dict[str, Any]:
-    [found] = [
-        one
-        for one in statuses(hq, f"store_id={till.store_id}")
-        if one["terminal_id"] == till.terminal_id
-    ]
-    return found
 
 
 def exposure_of(hq: Hq, store_id: str) -> dict[str, Any]:
@@ -52,6 +44,16 @@ def silent_for(hq: Hq, till: Till, seconds: int) -> None:
         till.store_id,
         till.terminal_id,
     )
+
+
+def lock_taken_at(hq: Hq, card: Card, instant: datetime) -> None:
+    """Let the lock of an instrument have been taken at an instant."""
+    for table in ("instruments", "live_locks"):
+        hq.sql(
+            f"UPDATE {table} SET locked_at = %s WHERE instrument_id = %s",
+            instant,
+            card.instrument_id,
+        )
 
 
 def override(hq: Hq, store_id: str, **changes: Any) -> None:
@@ -101,15 +103,17 @@ def test_the_lease_is_the_stores_own_as_it_is_saved(hq: Hq) -> None:
         one.heartbeat()
         silent_for(hq, one, 100)
     override(hq, till.store_id, lease_seconds=60)
-    assert status_of(hq, till)["state"] == "presumed_offline", "saved is enough for HQ's own rules"
-    assert status_of(hq, elsewhere)["state"] == "online"
+    assert connection_of(hq, till)["state"] == "presumed_offline", (
+        "saved is enough for HQ's own rules"
+    )
+    assert connection_of(hq, elsewhere)["state"] == "online"
     assert till.heartbeat().json["next_heartbeat_seconds"] == 20
 
 
 def test_a_till_that_only_sells_is_online_and_nobody_knows_since_when(hq: Hq) -> None:
     till = hq.till()
     assert till.lock(hq.issue(1), "X1").status_code == 201
-    found = status_of(hq, till)
+    found = connection_of(hq, till)
     assert (found["state"], found["since"], found["report"]) == ("online", None, None)
     assert found["last_seen_at"] is not None
 
@@ -120,38 +124,28 @@ def test_a_register_is_present_for_as_long_as_its_newest_lock(hq: Hq) -> None:
     for one in (older, card):
         assert till.lock(one, "X1", 1 if one is card else 2).status_code == 201
     silent_for(hq, till, 920)
-    for one, age in ((older, 5_000), (card, 840)):
-        for table in ("instruments", "live_locks"):
-            hq.sql(
-                f"UPDATE {table} SET locked_at = now() - %s * interval '1 s'"
-                " WHERE instrument_id = %s",
-                age,
-                one.instrument_id,
-            )
+    now = datetime.now(UTC)
+    lock_taken_at(hq, older, now - timedelta(seconds=5_000))
+    lock_taken_at(hq, card, now - timedelta(seconds=600))
 
     def told() -> tuple[str, str, str]:
         lock = hq.admin.get(f"/v1/admin/locks/{card.instrument_id}").json
-        return status_of(hq, till)["state"], lock["state"], lock["lease_ends_at"]
+        return connection_of(hq, till)["state"], lock["state"], lock["lease_ends_at"]
 
     assert told()[:2] == ("online", "active"), "the lock renewed nothing else"
-    for table in ("instruments", "live_locks"):
-        hq.sql(
-            f"UPDATE {table} SET locked_at = locked_at - interval '61 s' WHERE instrument_id = %s",
-            card.instrument_id,
-        )
+    lock_taken_at(hq, card, now - timedelta(seconds=901))
     state, of_lock, ends_at = told()
     assert (state, of_lock) == ("presumed_offline", "lapsed")
-    since = datetime.fromisoformat(status_of(hq, till)["since"])
-    assert abs(since - datetime.fromisoformat(ends_at)) < timedelta(milliseconds=50)
+    since = datetime.fromisoformat(connection_of(hq, till)["since"])
+    assert since == datetime.fromisoformat(ends_at)
 
 
 def test_registers_of_a_retired_store_are_retired(hq: Hq) -> None:
     till = hq.till()
     till.heartbeat()
-    nothing = {"gaps_count": 0, "live_grants_count": 0, "open_cases_count": 0}
     retirement = f"/v1/admin/stores/{till.store_id}/retirement"
-    assert hq.admin.post(retirement, {**WHY, "accepted": nothing}).status_code == 200
-    assert status_of(hq, till)["state"] == "retired"
+    assert hq.admin.post(retirement, {**WHY, "accepted": NOTHING_AT_STAKE}).status_code == 200
+    assert connection_of(hq, till)["state"] == "retired"
 
 
 def test_a_state_picks_registers_and_pages_follow_one_another(
@@ -210,7 +204,7 @@ def test_a_register_is_told_with_its_locks_grants_gaps_and_revision(hq: Hq) -> N
     card = hq.issue(100)
     lines = [till.offline_line(card, f"O{number}", 1) for number in range(4)]
     hq.post_batch(till.store_id, [lines[1], lines[3]])
-    found = status_of(hq, till)
+    found = connection_of(hq, till)
     assert (found["live_locks_count"], found["unspent_grants_count"]) == (5, 4)
     assert found["exposures_minor"] == {"SEK": 800, "EUR": 77}
     assert (found["journal_gaps_count"], found["supports_offline"]) == (2, False)
@@ -222,9 +216,9 @@ def test_a_grant_is_unspent_until_its_line_is_settled(hq: Hq) -> None:
     till, card = hq.till(), hq.issue(500)
     hq.allow_offline(till)
     lock = till.lock(card, "X1")
-    assert status_of(hq, till)["exposures_minor"] == {"SEK": 500}
+    assert connection_of(hq, till)["exposures_minor"] == {"SEK": 500}
     assert till.conclude("X1", sale_line(lock, 500)).status_code == 201
-    found = status_of(hq, till)
+    found = connection_of(hq, till)
     assert (found["unspent_grants_count"], found["exposures_minor"]) == (0, {})
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import uuid
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -14,6 +13,7 @@ from werkzeug.test import TestResponse
 from hq_service.domain.distribution import PACKAGE_BYTES_MAX, TRY_COUNT_MAX
 from hq_service.operations.database import prepare
 from hq_service.operations.distribution import due, run_due
+from tests.acting import audited
 from tests.support import KEYRING, Caller, Hq, SyncJob, a_name
 
 SCHEDULES = "/v1/admin/distribution-schedules"
@@ -58,11 +58,6 @@ def shown(hq: Hq, session_id: str) -> dict[str, Any]:
 
 def change(hq: Hq, session_id: str, what: str) -> TestResponse:
     return hq.admin.post(f"{SESSIONS}/{session_id}/{what}", {"reason": "looked into it"})
-
-
-def audited(hq: Hq, subject: str) -> list[tuple[str, dict[str, Any]]]:
-    query = "SELECT action, detail FROM audit_entries WHERE subject = %s ORDER BY number"
-    return [(action, json.loads(detail)) for action, detail in hq.sql(query, subject)]
 
 
 def test_a_change_reaches_the_store_by_run_now_and_its_sync_job(hq: Hq) -> None:
@@ -643,11 +638,12 @@ def test_sessions_are_listed_newest_first_page_by_page_and_by_what_is_asked(hq: 
 def test_a_schedule_is_created_listed_and_edited(hq: Hq) -> None:
     schedule_id = a_name("D")
     wish = {"schedule_id": schedule_id, "name": "Nightly", "job_ids": ["1110", "1090"]}
+    before = datetime.now(UTC)
     made = hq.admin.post(SCHEDULES, {**wish, "cron": "0 2 * * *", "reason": "test"})
     assert (made.status_code, made.headers["ETag"]) == (201, '"1"')
     next_run_at = datetime.fromisoformat(made.json["next_run_at"])
     assert (next_run_at.hour, next_run_at.minute) == (2, 0)
-    assert datetime.now(UTC) < next_run_at <= datetime.now(UTC) + timedelta(days=1)
+    assert before < next_run_at <= datetime.now(UTC) + timedelta(days=1)
     read = hq.admin.get(f"{SCHEDULES}/{schedule_id}")
     assert (read.json, read.headers["ETag"]) == (made.json, '"1"')
     assert made.json in hq.admin.get(SCHEDULES).json["schedules"]

@@ -5,36 +5,17 @@ The names in the docstrings are the issues in the projects that had them.
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
-from threading import Barrier
 from typing import Any
 
 import pytest
 
-from tests.support import Hq, Till, a_name, sale_line
-
-
-def at_once(calls: list[Any]) -> list[Any]:
-    """Run calls at the same moment, each in a thread of its own."""
-    barrier = Barrier(len(calls))
-
-    def run(call: Any) -> Any:
-        barrier.wait()
-        return call()
-
-    with ThreadPoolExecutor(len(calls)) as pool:
-        return list(pool.map(run, calls))
-
-
-def on_thread(hq: Hq, till: Till) -> Till:
-    """Return the same till with a client of its own."""
-    return Till(hq.app.test_client(), till.key, till.store_id, till.terminal_id)
+from tests.support import Hq, Till, a_name, on_its_own, sale_line, together
 
 
 def test_the_same_card_is_not_spent_twice_by_two_tills_at_once(hq: Hq) -> None:
     """spree 13734, spree 11284, medusa 16347, odoo 79235, POSNext 198."""
     card = hq.issue(100)
-    tills = [on_thread(hq, hq.till()) for _ in range(6)]
+    tills = [on_its_own(hq, hq.till()) for _ in range(6)]
 
     def sell(till: Till) -> int:
         lock = till.lock(card, "X1")
@@ -42,7 +23,7 @@ def test_the_same_card_is_not_spent_twice_by_two_tills_at_once(hq: Hq) -> None:
             return 0
         return 100 * (till.redeem(card, "X1", 100, lock.json["lock_id"]).status_code == 201)
 
-    sold = at_once([lambda till=till: sell(till) for till in tills])
+    sold = together([lambda till=till: sell(till) for till in tills])
     assert sum(sold) == 100
     assert hq.balance(card) == 0
 
@@ -74,7 +55,7 @@ def test_two_refunds_of_one_line_at_once_give_back_no_more_than_it(hq: Hq) -> No
     lock = till.lock(card, "X1")
     till.redeem(card, "X1", 60, lock.json["lock_id"])
     targets = [hq.issue(1) for _ in range(4)]
-    tills = [on_thread(hq, hq.till()) for _ in targets]
+    tills = [on_its_own(hq, hq.till()) for _ in targets]
     locks = [
         one.lock(target, "R1", purpose="refund", amount_minor=60)
         for one, target in zip(tills, targets, strict=True)
@@ -88,7 +69,7 @@ def test_two_refunds_of_one_line_at_once_give_back_no_more_than_it(hq: Hq) -> No
         lambda one=one, locked=locked: refund(one, locked)
         for one, locked in zip(tills, locks, strict=True)
     ]
-    assert sorted(at_once(calls)) == [201, 409, 409, 409]
+    assert sorted(together(calls)) == [201, 409, 409, 409]
     assert sum(hq.balance(target) for target in targets) == 64
 
 
@@ -96,8 +77,8 @@ def test_a_double_click_redeems_once(hq: Hq) -> None:
     """affiliatewp-store-credit 67, stripe-terminal-android 747."""
     till, card = hq.till(), hq.issue(100)
     lock_id = till.lock(card, "X1").json["lock_id"]
-    clicks = [on_thread(hq, till) for _ in range(4)]
-    answers = at_once([lambda one=one: one.redeem(card, "X1", 30, lock_id) for one in clicks])
+    clicks = [on_its_own(hq, till) for _ in range(4)]
+    answers = together([lambda one=one: one.redeem(card, "X1", 30, lock_id) for one in clicks])
     assert sorted(answer.status_code for answer in answers) == [200, 200, 200, 201]
     assert {answer.json["balance_after_minor"] for answer in answers} == {70}
     assert hq.balance(card) == 70

@@ -6,9 +6,7 @@ import json
 import re
 import uuid
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
-from threading import Barrier
 from typing import Any
 
 import pytest
@@ -16,13 +14,12 @@ from click.testing import CliRunner, Result
 from flask import Flask
 from werkzeug.test import TestResponse
 
-from hq_service.app import create_app
 from hq_service.cli import main
 from hq_service.domain.actors import Role
-from hq_service.store.database import db
 from tests.conftest import Server
 from tests.support import (
     GRANT_KEYS,
+    NOTHING_AT_STAKE,
     NUMBER_SECRET,
     Caller,
     Hq,
@@ -30,8 +27,10 @@ from tests.support import (
     Till,
     a_name,
     a_number,
+    on_its_own,
     psycopg_url,
-    test_settings,
+    running,
+    together,
 )
 
 KEYS = "/v1/admin/keys"
@@ -72,10 +71,8 @@ def in_hours(hours: float) -> str:
 @pytest.fixture
 def alone(server: Server, template: str) -> Iterator[Hq]:
     """A service on a database of its own, with one administrator."""
-    app = create_app(test_settings(server.create_database(f"hq_{uuid.uuid4().hex}", template)))
-    yield Hq(app)
-    with app.app_context():
-        db.engine.dispose()
+    with running(server.create_database(f"hq_{uuid.uuid4().hex}", template)) as app:
+        yield Hq(app)
 
 
 # --- made and shown -------------------------------------------------------------------------------
@@ -178,9 +175,8 @@ def test_a_key_is_for_what_its_role_says_and_for_what_is_there(hq: Hq, app: Flas
 
 def test_a_retired_register_gets_no_key(hq: Hq) -> None:
     till = hq.till()
-    accepted = {"gaps_count": 0, "live_grants_count": 0, "open_cases_count": 0}
     path = f"/v1/admin/stores/{till.store_id}/registers/{till.terminal_id}/retirement"
-    assert hq.admin.post(path, {**WHY, "accepted": accepted}).status_code == 200
+    assert hq.admin.post(path, {**WHY, "accepted": NOTHING_AT_STAKE}).status_code == 200
     scope = {"store_id": till.store_id, "terminal_id": till.terminal_id}
     answer = hq.admin.post(KEYS, {"role": "terminal", "label": "test", **scope, **WHY})
     assert answer.json["errors"] == [{"pointer": "/terminal_id", "detail": "is a retired register"}]
@@ -282,7 +278,9 @@ def test_a_key_that_ended_or_was_replaced_is_not_rotated(hq: Hq) -> None:
 
 def test_a_key_rotated_by_two_at_once_has_one_successor(hq: Hq) -> None:
     key_id = created(hq, "auditor")["key_id"]
-    answers = at_once(hq, lambda caller: caller.post(f"{KEYS}/{key_id}/rotation", ROTATION))
+    callers = [on_its_own(hq, hq.admin) for _ in range(4)]
+    path = f"{KEYS}/{key_id}/rotation"
+    answers = together([lambda caller=caller: caller.post(path, ROTATION) for caller in callers])
     assert sorted(answer.status_code for answer in answers) == [201, 409, 409, 409]
 
 
@@ -290,21 +288,6 @@ ROTATION = {"overlap_seconds": 60, **WHY}
 
 
 # --- revoked --------------------------------------------------------------------------------------
-
-
-def at_once(hq: Hq, *calls: Any) -> list[TestResponse]:
-    """Let four callers with a client of their own make a call, or each its own, at once."""
-    each = calls * 4 if len(calls) == 1 else calls
-    barrier = Barrier(len(each))
-
-    def run(call: Any) -> TestResponse:
-        caller = Caller(hq.app.test_client(), hq.admin.key)
-        barrier.wait()
-        answer: TestResponse = call(caller)
-        return answer
-
-    with ThreadPoolExecutor(len(each)) as pool:
-        return list(pool.map(run, each))
 
 
 def test_a_revoked_key_lets_nobody_in_and_stays_revoked(hq: Hq) -> None:
@@ -349,10 +332,12 @@ def test_a_key_in_its_overlap_is_nobodys_successor(alone: Hq) -> None:
 def test_of_administrators_who_revoke_each_other_at_once_one_stays(alone: Hq) -> None:
     first = alone.admin.key.split("_")[1]
     second = created(alone, "admin")["key_id"]
-    answers = at_once(
-        alone,
-        lambda caller: caller.post(f"{KEYS}/{first}/revocation", WHY),
-        lambda caller: caller.post(f"{KEYS}/{second}/revocation", WHY),
+    one, other = (on_its_own(alone, alone.admin) for _ in range(2))
+    answers = together(
+        [
+            lambda: one.post(f"{KEYS}/{first}/revocation", WHY),
+            lambda: other.post(f"{KEYS}/{second}/revocation", WHY),
+        ]
     )
     # Who was signed in before the other's commit is refused by the rule, later by the key.
     statuses = sorted(answer.status_code for answer in answers)

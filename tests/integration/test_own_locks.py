@@ -11,7 +11,7 @@ from werkzeug.test import TestResponse
 from hq_service.domain.actors import Role
 from hq_service.store import database
 from tests.acting import unissued_card
-from tests.support import Card, Hq, Tables, Till, a_name, sale_line
+from tests.support import NOTHING_AT_STAKE, Card, Hq, Tables, Till, a_name, sale_line
 
 LOCKS = "/v1/locks"
 
@@ -174,8 +174,9 @@ def test_a_till_of_a_retired_store_may_still_ask(hq: Hq) -> None:
     till = hq.till()
     till.lock(hq.issue(500), "sale")
     path = f"/v1/admin/stores/{till.store_id}/retirement"
-    nothing = {"gaps_count": 0, "live_grants_count": 0, "open_cases_count": 0}
-    assert hq.admin.post(path, {"reason": "closed", "accepted": nothing}).status_code == 200
+    assert (
+        hq.admin.post(path, {"reason": "closed", "accepted": NOTHING_AT_STAKE}).status_code == 200
+    )
     assert len(own_locks(till)) == 1
 
 

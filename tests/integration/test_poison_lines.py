@@ -15,16 +15,11 @@ from tests.acting import (
     state_of,
     void_line,
 )
-from tests.invariants import assert_invariants
 from tests.support import Hq, a_name, sale_line
 
+pytestmark = pytest.mark.usefixtures("whole_afterwards")
+
 BALANCE_MAX = 2**53 - 1
-
-
-@pytest.fixture(autouse=True)
-def whole_afterwards(hq: Hq) -> Iterator[None]:
-    yield
-    assert_invariants(hq.sql)
 
 
 @contextmanager

@@ -33,10 +33,14 @@ class Schedule:
     def __init__(self, hq: Hq, seed: int) -> None:
         self.hq = hq
         self.chance = random.Random(seed)
-        self.store_id = hq.make_store()
-        self.tills = [hq.till(self.store_id) for _ in range(TILLS)]
-        self.cards = [hq.issue(self.chance.choice([20, 50, 100])) for _ in range(2)]
-        self.cards += [hq.issue(60, kind="credit_memo") for _ in range(2)]
+        # HQ makes its ids of these: with others, cards and cases would come in another order.
+        self.store_id = hq.make_store(f"R{seed}")
+        self.tills = [hq.till(self.store_id, f"T{number}") for number in range(TILLS)]
+        for till in self.tills:
+            till.journal_id = "journal"
+        numbers = iter(f"6006{seed:06d}{number:06d}" for number in range(4))
+        self.cards = [hq.issue(self.chance.choice([20, 50, 100]), next(numbers)) for _ in range(2)]
+        self.cards += [hq.issue(60, next(numbers), kind="credit_memo") for _ in range(2)]
         self.locks: dict[tuple[str, str], tuple[TestResponse, str, Card]] = {}
         self.lines: list[dict[str, Any]] = []
         self.told: list[str] = []

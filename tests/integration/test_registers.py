@@ -4,10 +4,8 @@ stake, and read by the tills.
 
 from __future__ import annotations
 
-import json
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
-from threading import Barrier
 from typing import Any
 
 import psycopg
@@ -15,9 +13,18 @@ import pytest
 from werkzeug.test import TestResponse
 
 from hq_service.domain import offline_profiles
-from tests.support import Caller, Hq, Till, a_name, psycopg_url
+from tests.acting import audited
+from tests.support import (
+    NOTHING_AT_STAKE,
+    Caller,
+    Hq,
+    Till,
+    a_name,
+    on_its_own,
+    psycopg_url,
+    together,
+)
 
-NOTHING_AT_STAKE = {"gaps_count": 0, "live_grants_count": 0, "open_cases_count": 0}
 NOTHING_OF_A_STORE = {
     **NOTHING_AT_STAKE,
     "registers_count": 0,
@@ -66,26 +73,6 @@ def profile(hq: Hq, **values: Any) -> str:
     answer = hq.admin.post("/v1/admin/offline-profiles", body)
     assert answer.status_code == 201, answer.json
     return profile_id
-
-
-def audited(hq: Hq, subject: str) -> list[tuple[str, dict[str, Any]]]:
-    """Return action and detail of every audit entry of a subject, the oldest first."""
-    rows = hq.sql(
-        "SELECT action, detail FROM audit_entries WHERE subject = %s ORDER BY number", subject
-    )
-    return [(action, json.loads(detail)) for action, detail in rows]
-
-
-def at_once(*calls: Any) -> list[Any]:
-    """Run calls at the same moment, each in a thread of its own."""
-    barrier = Barrier(len(calls))
-
-    def run(call: Any) -> Any:
-        barrier.wait()
-        return call()
-
-    with ThreadPoolExecutor(len(calls)) as pool:
-        return list(pool.map(run, calls))
 
 
 # --- stores ---------------------------------------------------------------------------------------
@@ -138,11 +125,34 @@ def test_the_id_of_a_store_is_never_used_twice(hq: Hq) -> None:
     assert (answer.status_code, answer.json["code"]) == (409, "already_exists")
 
 
+@pytest.mark.parametrize(
+    ("looks", "is_taken"),
+    [
+        ("like-a-name", True),
+        ("S-1234567", True),
+        ("S-12345678", False),
+        ("2026-1121", False),
+        ("26-11-21-x", True),
+        ("A1B2C3D4E5F6G7H8", False),
+        ("a1b2-c3d4-e5f6-g7h8", False),
+        ("A1B2C3D4E5F6G7HI", True),
+        ("ABCDEFGHJKMNPQRSX", True),
+        ("12345678-abcd-7123-8123-123456789012", True),
+        ("12345678abcd71238123123456789012", False),
+    ],
+)
+def test_an_id_that_looks_like_a_card_number_is_refused_as_documented(
+    hq: Hq, looks: str, is_taken: bool
+) -> None:
+    answer = hq.admin.post("/v1/admin/stores", {"store_id": looks, "name": "test", **WHY})
+    assert answer.status_code == (201 if is_taken else 422), answer.json
+
+
 def test_of_two_who_create_the_same_store_at_once_one_does(hq: Hq) -> None:
     body = {"store_id": a_name("S"), "name": "test", **WHY}
-    callers = [Caller(hq.app.test_client(), hq.admin.key) for _ in range(4)]
-    answers = at_once(
-        *[lambda caller=caller: caller.post("/v1/admin/stores", body) for caller in callers]
+    callers = [on_its_own(hq, hq.admin) for _ in range(4)]
+    answers = together(
+        [lambda caller=caller: caller.post("/v1/admin/stores", body) for caller in callers]
     )
     assert sorted(answer.status_code for answer in answers) == [201, 409, 409, 409]
 
@@ -188,9 +198,9 @@ def test_of_ids_that_differ_in_capitals_and_come_at_once_one_is_taken(hq: Hq, wh
 
 def test_of_two_who_edit_the_same_store_at_once_one_does(hq: Hq) -> None:
     path = store_path(hq.make_store())
-    callers = [Caller(hq.app.test_client(), hq.admin.key) for _ in range(4)]
-    answers = at_once(
-        *[
+    callers = [on_its_own(hq, hq.admin) for _ in range(4)]
+    answers = together(
+        [
             lambda caller=caller, name=str(name): caller.patch(
                 path, {"name": name, **WHY}, If_Match='"1"'
             )
@@ -558,7 +568,7 @@ def test_a_retirement_waits_for_a_batch_that_is_being_settled(hq: Hq) -> None:
     accepted = hq.admin.get(f"{path_of(till)}/retirement").json["at_stake"]
     body = {**WHY, "accepted": {name: accepted[name] for name in NOTHING_AT_STAKE}}
     assert body["accepted"]["gaps_count"] == 1
-    other = Caller(hq.app.test_client(), hq.admin.key)
+    other = on_its_own(hq, hq.admin)
     url = psycopg_url(hq.app.config["SQLALCHEMY_DATABASE_URI"])
     with psycopg.connect(url) as settling, ThreadPoolExecutor(1) as pool:
         settling.execute(
@@ -566,7 +576,11 @@ def test_a_retirement_waits_for_a_batch_that_is_being_settled(hq: Hq) -> None:
             (till.store_id,),
         )
         answer = pool.submit(other.post, f"{path_of(till)}/retirement", body)
-        while not hq.sql("SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'"):
+        waiting = (
+            "SELECT 1 FROM pg_stat_activity"
+            " WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        )
+        while not hq.sql(waiting):
             assert not answer.done()
         settling.commit()
         refused = answer.result()
@@ -728,11 +742,13 @@ def test_a_profile_that_a_register_uses_is_not_retired(hq: Hq) -> None:
 @pytest.mark.parametrize("_", range(8))
 def test_a_profile_is_not_retired_while_a_register_is_being_given_it(hq: Hq, _: int) -> None:
     till, profile_id = hq.till(), profile(hq)
-    one, other = (Caller(hq.app.test_client(), hq.admin.key) for _ in range(2))
+    one, other = (on_its_own(hq, hq.admin) for _ in range(2))
     given = {"offline_profile_id": profile_id, **WHY}
-    change, gone = at_once(
-        lambda: one.patch(path_of(till), given, If_Match='"1"'),
-        lambda: other.post(f"/v1/admin/offline-profiles/{profile_id}/retirement", WHY),
+    change, gone = together(
+        [
+            lambda: one.patch(path_of(till), given, If_Match='"1"'),
+            lambda: other.post(f"/v1/admin/offline-profiles/{profile_id}/retirement", WHY),
+        ]
     )
     assert (change.status_code, gone.status_code) in {(200, 409), (422, 200)}
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -22,16 +21,11 @@ from tests.acting import (
     state_of,
     void_line,
 )
-from tests.invariants import assert_invariants
 from tests.support import Card, Hq, Till, sale_line
 
+pytestmark = pytest.mark.usefixtures("whole_afterwards")
+
 TOLD = ("codes", "funded_minor", "shortfall_minor", "balance_after_minor", "case_id")
-
-
-@pytest.fixture(autouse=True)
-def whole_afterwards(hq: Hq) -> Iterator[None]:
-    yield
-    assert_invariants(hq.sql)
 
 
 def told(answer: Any) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -10,16 +9,11 @@ import pytest
 from hq_service.domain.settlement import settle
 from hq_service.operations import waiting
 from tests.acting import issue_by_hq, loaded, posted, redeemed, settled, unissued_card
-from tests.invariants import assert_invariants
 from tests.support import Card, Hq, Till
 
+pytestmark = pytest.mark.usefixtures("whole_afterwards")
+
 MANY = 1_000
-
-
-@pytest.fixture(autouse=True)
-def whole_afterwards(hq: Hq) -> Iterator[None]:
-    yield
-    assert_invariants(hq.sql)
 
 
 @pytest.fixture

@@ -12,11 +12,10 @@ import psycopg
 import pytest
 from flask import Flask
 
-from hq_service.app import create_app
-from hq_service.store.database import db
 from tests.acting import posted, redeemed, release_line, settled
-from tests.invariants import assert_invariants
-from tests.support import Card, Hq, Till, a_name, psycopg_url, test_settings
+from tests.support import Card, Hq, Till, a_name, psycopg_url, running
+
+pytestmark = pytest.mark.usefixtures("whole_afterwards")
 
 LINES = 20
 SETTLED = 10
@@ -26,18 +25,8 @@ PATIENCE_SECONDS = 30.0
 @pytest.fixture(scope="module")
 def app(database_url: str) -> Iterator[Flask]:
     # A batch of a few lines counts as a large one, and is settled behind its answer.
-    app = create_app(
-        test_settings(database_url, batch_synchronous_lines_max=9, settle_chunk_lines=5)
-    )
-    yield app
-    with app.app_context():
-        db.engine.dispose()
-
-
-@pytest.fixture(autouse=True)
-def whole_afterwards(hq: Hq) -> Iterator[None]:
-    yield
-    assert_invariants(hq.sql)
+    with running(database_url, batch_synchronous_lines_max=9, settle_chunk_lines=5) as app:
+        yield app
 
 
 # Pages of a batch that is being settled.

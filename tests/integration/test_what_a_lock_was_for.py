@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from werkzeug.test import TestResponse
 
 from tests.acting import (
+    break_lock,
     is_free,
     loaded,
     posted,
@@ -19,8 +19,9 @@ from tests.acting import (
     sold_instrument,
     state_of,
 )
-from tests.invariants import assert_invariants
 from tests.support import Card, Hq, Till, sale_line
+
+pytestmark = pytest.mark.usefixtures("whole_afterwards")
 
 FORGET_THE_LOCK = """
     UPDATE instruments
@@ -30,12 +31,6 @@ FORGET_THE_LOCK = """
            lock_grant_revision = NULL
      WHERE instrument_id = %s
 """
-
-
-@pytest.fixture(autouse=True)
-def whole_afterwards(hq: Hq) -> Iterator[None]:
-    yield
-    assert_invariants(hq.sql)
 
 
 def forget_lock(hq: Hq, card: Card) -> None:
@@ -62,17 +57,6 @@ def a_till_that_may_trade_offline(hq: Hq) -> Till:
     till = hq.till()
     hq.allow_offline(till)
     return till
-
-
-def broken(hq: Hq, card: Card) -> None:
-    shown = hq.admin.get(f"/v1/admin/locks/{card.instrument_id}").json
-    wish = {
-        "instrument_id": card.instrument_id,
-        "lock_id": shown["lock_id"],
-        "accepted_exposure_minor": shown["exposure_minor"],
-        "reason": "till is in the river",
-    }
-    assert hq.admin.post("/v1/admin/lock-breaks", wish).status_code == 201
 
 
 def lock_that_paid(hq: Hq, till: Till, transaction_id: str) -> str | None:
@@ -160,7 +144,7 @@ def test_a_load_after_the_release_of_a_lock_to_redeem_is_told(hq: Hq) -> None:
 def test_a_redemption_after_a_lock_to_load_was_broken_is_told(hq: Hq) -> None:
     till, card = a_till_that_may_trade_offline(hq), hq.issue(100)
     till.lock(card, "X1", purpose="load", amount_minor=20)
-    broken(hq, card)
+    break_lock(hq, card)
     result = settled(hq, till, till.offline_line(card, "X1", 30))
     assert {"lock_broken", "not_as_locked", "over_grant"} <= set(result["codes"])
     assert hq.balance(card) == 70

@@ -29,14 +29,12 @@ import psycopg
 from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from hq_service.app import create_app
 from hq_service.operations import clock as hq_clock
-from hq_service.store.database import db
 from tests.conftest import Server
 from tests.stateful.schedules import CarelessSchedule, Chance, Schedule
 from tests.stateful.stage import Stage
 from tests.stateful.truth import Clock
-from tests.support import Hq, psycopg_url, test_settings
+from tests.support import Hq, psycopg_url, running
 
 SECONDS = float(os.environ.get("HQ_STATEFUL_SECONDS", "0"))
 EXAMPLES = int(os.environ.get("HQ_STATEFUL_EXAMPLES", "70"))
@@ -71,15 +69,13 @@ def staged(server: Server, template: str) -> Iterator[Stage]:
     """Run HQ on an empty database, under a clock of its own."""
     url = server.create_database(f"hq_stateful_{uuid.uuid4().hex[:8]}", template)
     # Chunks of three lines: most batches are cut, and HQ can stop in between.
-    app = create_app(test_settings(url, settle_chunk_lines=3))
     clock = Clock()
     with (
+        running(url, settle_chunk_lines=3) as app,
         mock.patch.object(hq_clock, "datetime", clock),
         psycopg.connect(psycopg_url(url), autocommit=True) as connection,
     ):
         yield Stage(Hq(app), clock, connection)
-    with app.app_context():
-        db.engine.dispose()
 
 
 def play(machine: type[Schedule], server: Server, template: str, sometimes: frozenset[str]) -> None:

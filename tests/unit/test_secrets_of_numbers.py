@@ -82,6 +82,15 @@ def test_a_made_number_is_the_same_each_time_and_another_for_every_key() -> None
     assert made not in others
 
 
+def test_every_made_number_is_masked_however_it_is_written() -> None:
+    for line in range(1, 2_001):  # four of which would have no digit
+        made = number_made_for(SECRET, "gift_card", a_key(line=line))
+        assert normalise(made) == made
+        fours = [made[place : place + 4] for place in range(0, 16, 4)]
+        for written in (made, made.lower(), *(between.join(fours) for between in " -")):
+            assert mask(f"number {written}, torn") == f"number ***{written[-4:]}, torn"
+
+
 @pytest.mark.parametrize("word", ["card", "CARD", "memo", "sent", "9999", "from"])
 def test_a_word_of_four_letters_beside_a_number_shows_nothing_of_it(word: str) -> None:
     for text in (
