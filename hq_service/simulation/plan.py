@@ -169,7 +169,7 @@ class Visit:
 
 @dataclass(frozen=True, slots=True)
 class PlannedCopy:
-    """That a second sync job sends the n-th batch of a till, too: before the till, or at the end."""
+    """That a second sync job sends the n-th batch of a till, too: before it does, or at the end."""
 
     batch: int
     copy: Copy
@@ -596,7 +596,7 @@ class _Visits:
             return
         if first.operation == Operation.REDEEM and first.card in self._pool.gift_cards:
             self._redeemed.append(slot)
-        if first.operation == Operation.ISSUE:
+        if first.operation == Operation.ISSUE and first.kind == Kind.GIFT_CARD:
             self._issued.append(slot)
 
     def _line(self) -> PlannedLine:
