@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
+from hq_service.domain.completeness import Reason
 from hq_service.domain.model import BusinessKey
 from hq_service.simulation.comparison import KnownLine, OpenCase, Transaction
 from hq_service.simulation.opening import AT_ONCE, Fleet, done
@@ -78,8 +79,7 @@ def locks_left(admin: Client, fleet: Fleet) -> list[str]:
 def undelivered(admin: Client, fleet: Fleet) -> list[str]:
     """Return a sentence for each register of which HQ has not everything up to now.
 
-    The day is not over, nor are its cases resolved: these reasons speak of the day, not of the
-    register.
+    That a register was not heard of since the end of the day says only that the day is not over.
 
     Raises:  SimulationFailed; Unreachable.
     """
@@ -88,19 +88,9 @@ def undelivered(admin: Client, fleet: Fleet) -> list[str]:
     for store_id in fleet.store_ids:
         path = f"/v1/admin/completeness?business_date={today}&store_id={store_id}"
         for one in _pages(admin, path, "registers"):
-            counts = {
-                name: one[name]
-                for name in (
-                    "journal_gaps_count",
-                    "journals_behind_count",
-                    "unsettled_batches_count",
-                    "live_grants_count",
-                )
-                if one[name]
-            }
-            if counts:
-                words = ", ".join(f"{name} {count}" for name, count in counts.items())
-                found.append(f"{store_id} {one['terminal_id']}: {words}")
+            reasons = set(one["reasons"]) - {Reason.NOT_HEARD_SINCE}
+            if reasons:
+                found.append(f"{store_id} {one['terminal_id']}: {', '.join(sorted(reasons))}")
     return found
 
 

@@ -23,12 +23,13 @@ REFUSALS_OF_HQ = frozenset(
     {
         "instrument_locked",
         "instrument_already_in_transaction",
+        "instrument_applied",
         "cash_out_not_allowed",
         "unknown_original",
     }
 )
 """Why HQ says no, on an ordinary day: another till has the card; two numbers are the same memo;
-too much is on the card for cash; the sale that is given back has not arrived yet.
+the memo was used; too much is on the card for cash; the sale that is given back has not arrived yet.
 """
 
 
