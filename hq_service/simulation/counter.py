@@ -29,7 +29,7 @@ REFUSALS_OF_HQ = frozenset(
     }
 )
 """Why HQ says no, on an ordinary day: another till has the card; two numbers are the same memo;
-the memo was used; too much is on the card for cash; the sale that is given back has not arrived yet.
+the memo was used; too much is on the card for cash; the sale that is given back has not arrived.
 """
 
 

@@ -55,14 +55,14 @@ LOST = frozenset({Fate.REQUEST_LOST, Fate.ANSWER_LOST, Fate.REFUSED, Fate.LATE})
 
 # Of a thousand requests; the rest is delivered.
 _FATES = (
-    (Fate.REQUEST_LOST, 30),
-    (Fate.ANSWER_LOST, 35),
+    (Fate.REQUEST_LOST, 15),
+    (Fate.ANSWER_LOST, 20),
     (Fate.DUPLICATED, 30),
-    (Fate.REFUSED, 15),
+    (Fate.REFUSED, 8),
     (Fate.DELAYED, 30),
-    (Fate.LATE, 8),
+    (Fate.LATE, 7),
 )
-_LOST_AGAIN_CHANCE = 0.45
+_LOST_AGAIN_CHANCE = 0.4
 _SILENT_CHANCE = 0.1
 
 
@@ -147,6 +147,7 @@ class Visit:
     """One customer at a till.
 
     ``original`` is the earlier visit that is voided, or refunded by the line that says so.
+    ``takes_ms`` is how long it takes from the first card to the conclusion, beside the requests.
     ``cut_at`` is when in the visit an outage begins, or, in the middle of one, `Moment.BEGINNING`;
     None is a visit with HQ. ``is_by_hand``: the cashier disconnects before concluding.
     ``connects_by_hand``: the cashier of a till that is offline chooses Connect first.
@@ -157,6 +158,7 @@ class Visit:
     lines: tuple[PlannedLine, ...] = ()
     original: int | None = None
     is_abandoned: bool = False
+    takes_ms: int = 0
     cut_at: Moment | None = None
     is_by_hand: bool = False
     connects_by_hand: bool = False
@@ -528,11 +530,12 @@ class _Visits:
         if not self._options.outages and not self._options.break_locks:
             return visit
         before_ms = till.slots_ms[slot - 1] if slot else -1
-        visit = replace(
-            visit,
-            cut_at=till.cut_at(at_ms, before_ms),
-            connects_by_hand=self._chance.happens(0.5),
-        )
+        cut_at = till.cut_at(at_ms, before_ms)
+        connects_by_hand = self._chance.happens(0.7)
+        visit = replace(visit, cut_at=cut_at, connects_by_hand=connects_by_hand)
+        if cut_at in (Moment.LOCKING, Moment.CONCLUDING):
+            # The line is down, and so may the cashier be puzzled.
+            visit = replace(visit, takes_ms=self._chance.between(500, 2_500))
         return self._with_faults(visit) if self._options.outages else visit
 
     def _with_faults(self, visit: Visit) -> Visit:
@@ -583,7 +586,12 @@ class _Visits:
             if line.card is None or line.card not in [one.card for one in lines]:
                 is_removed = chance.happens(0.08)
                 lines.append(replace(line, is_removed=is_removed) if is_removed else line)
-        visit = Visit(at_ms, lines=tuple(lines), is_abandoned=chance.happens(0.05))
+        visit = Visit(
+            at_ms,
+            lines=tuple(lines),
+            is_abandoned=chance.happens(0.05),
+            takes_ms=chance.between(50, 450),
+        )
         if not visit.is_abandoned:
             self._remember(slot, visit)
         return visit
@@ -643,6 +651,7 @@ class _Visits:
         return Visit(
             at_ms,
             lines=(line,),
+            takes_ms=self._chance.between(300, 900),
             cut_at=Moment.CONCLUDING,
             connects_by_hand=True,
             holds_for_break=number,

@@ -197,6 +197,8 @@ class SimulatedTill:
         if visit.cut_at is Moment.CONCLUDING:
             self._wire.cut()
         self._publish()
+        self._around.ending.wait(visit.takes_ms / 1000)
+        self._go_on()
         if visit.holds_for_break is not None:
             broken = self._around.breaks[visit.holds_for_break]
             if broken.planned.is_before_conclusion:
