@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Sequence
 from types import TracebackType
@@ -51,13 +52,15 @@ class Progress:
         text = (
             f"{sample.second:5.0f} of {self._planned_seconds:.0f} s"
             f"  sales {sample.sales_total} ({sample.offline_sales_total} offline)"
-            f"  tills {sample.tills_online} online {sample.tills_offline} offline"
-            f"  backlog {sample.backlog_lines} lines"
+            f"  tills {sample.tills_online} online {sample.tills_offline} out"
+            f"  backlog {sample.backlog_lines}"
             f"  locks {sample.locks_held}"
             f"  exposure {display(sample.exposure_minor, CURRENCY)}"
             f"  faults {faults}"
         )
         if self._is_terminal:
+            # A line that is broken by the terminal could not be redrawn.
+            text = text[: shutil.get_terminal_size().columns - 1]
             # What the line before had more is wiped out.
             click.echo(f"\r{text:<{self._width}}", nl=False)
             self._width = len(text)

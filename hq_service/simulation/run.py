@@ -101,10 +101,7 @@ class _Run:
             self._second_sync_jobs,
             self._ending,
         )
-        self._tills = [
-            SimulatedTill(planned, register, self._wire(), self._around)
-            for planned, register in zip(plan.tills, fleet.registers, strict=True)
-        ]
+        self._tills: list[SimulatedTill] = []
 
     def _wire(self) -> Wire:
         if self._plan.options.sockets:
@@ -116,6 +113,9 @@ class _Run:
 
         Raises:  SimulationFailed; Unreachable.
         """
+        for planned, register in zip(self._plan.tills, self._fleet.registers, strict=True):
+            # One by one: whatever interrupts this, those that there are will be stopped.
+            self._tills.append(SimulatedTill(planned, register, self._wire(), self._around))
         self._around.opened_at = time.monotonic()
         for till in self._tills:
             till.open()
@@ -133,9 +133,11 @@ class _Run:
 
     def _raise_failures(self) -> None:
         for till in self._tills:
-            if till.failure is not None:
+            error = till.failure
+            if error is not None:
                 self._ending.set()
-                raise SimulationFailed(f"{till.name} failed: {till.failure}") from till.failure
+                what = f"{type(error).__name__}: {error}"
+                raise SimulationFailed(f"{till.name} cannot go on. {what}") from error
 
     def _sample(self, line: progress.Progress) -> None:
         shown = [till.shown for till in self._tills]
@@ -187,7 +189,7 @@ class _Run:
         """End what still runs."""
         self._ending.set()
         for till in self._tills:
-            till.join()
+            till.stop()
         self._stack.close()
 
 

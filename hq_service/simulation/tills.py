@@ -98,9 +98,13 @@ class SimulatedTill:
         """Begin to sell."""
         self._thread.start()
 
-    def join(self, seconds_max: float | None = None) -> None:
-        """Wait for the end."""
-        self._thread.join(seconds_max)
+    def stop(self) -> None:
+        """Wait for the end; one that was never opened ends now."""
+        if self._thread.ident is not None:
+            self._thread.join()
+        else:
+            self._end()
+            self._wire.close()
 
     # --- its day --------------------------------------------------------------------------------
 

@@ -34,6 +34,9 @@ def run(
 
     Raises:  SimulationFailed.
     """
+    if report_path is not None and not report_path.absolute().parent.is_dir():
+        # Now, and not after all the minutes.
+        raise SimulationFailed(f"There is no directory for {report_path}: make it first.")
     plan = plan_of(options)
     with _ended_in_order():
         if url is not None:

@@ -166,6 +166,13 @@ def test_a_service_that_is_not_there_is_told_in_a_sentence() -> None:
         play(SMALL, "http://127.0.0.1:9", "key")
 
 
+def test_a_report_without_a_directory_is_refused_before_the_run(
+    service_url: str, admin_key: str, tmp_path: Path
+) -> None:
+    with pytest.raises(SimulationFailed, match="There is no directory"):
+        play(SMALL, service_url, admin_key, tmp_path / "nowhere" / "report.html")
+
+
 def test_options_that_make_no_plan_are_told_in_a_sentence() -> None:
     arguments = ["simulate", "--stores", "1", "--tills-per-store", "1", "--break-locks"]
     found = CliRunner().invoke(main, arguments)
