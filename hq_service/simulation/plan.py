@@ -354,7 +354,7 @@ def _draw_outages(options: Options, tills: Sequence[_Till]) -> list[OutageRow]:
     for store in range(1, options.stores + 1):
         chance = Chance(options.seed, "outages of store", store)
         of_store = [till for till in tills if till.store == store]
-        for from_ms, to_ms in _windows(chance, end_ms, every_ms=45_000, longest_ms=9_000):
+        for from_ms, to_ms in _windows(chance, end_ms, every_ms=60_000, longest_ms=9_000):
             hit = [till for till in of_store if till.go_out(from_ms, to_ms)]
             if hit == of_store:
                 rows.append(_row(store, None, from_ms, to_ms))
@@ -363,7 +363,7 @@ def _draw_outages(options: Options, tills: Sequence[_Till]) -> list[OutageRow]:
     for till in tills:
         rows += [
             _row(till.store, till.terminal_id, from_ms, to_ms)
-            for from_ms, to_ms in _windows(till.chance, end_ms, every_ms=25_000, longest_ms=5_000)
+            for from_ms, to_ms in _windows(till.chance, end_ms, every_ms=40_000, longest_ms=5_000)
             if till.go_out(from_ms, to_ms)
         ]
     return rows
