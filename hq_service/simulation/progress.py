@@ -21,7 +21,7 @@ _COLUMNS = (
     "voided",
     "refused",
     "crashes",
-    "lost",
+    "unheard",
     "pending",
 )
 
