@@ -24,12 +24,14 @@ REFUSALS_OF_HQ = frozenset(
         "instrument_locked",
         "instrument_already_in_transaction",
         "instrument_applied",
+        "instrument_not_active",
         "cash_out_not_allowed",
         "unknown_original",
     }
 )
-"""Why HQ says no, on an ordinary day: another till has the card; two numbers are the same memo;
-the memo was used; too much is on the card for cash; the sale that is given back has not arrived.
+"""Why HQ says no, on an ordinary day: another till has the card; two numbers are the same memo; the
+memo was used; the card was sold, or money is given back for a sale, offline, and that has not arrived
+yet; too much is on the card for cash.
 """
 
 

@@ -55,14 +55,14 @@ LOST = frozenset({Fate.REQUEST_LOST, Fate.ANSWER_LOST, Fate.REFUSED, Fate.LATE})
 
 # Of a thousand requests; the rest is delivered.
 _FATES = (
-    (Fate.REQUEST_LOST, 15),
-    (Fate.ANSWER_LOST, 20),
+    (Fate.REQUEST_LOST, 10),
+    (Fate.ANSWER_LOST, 30),
     (Fate.DUPLICATED, 30),
     (Fate.REFUSED, 8),
     (Fate.DELAYED, 30),
-    (Fate.LATE, 7),
+    (Fate.LATE, 10),
 )
-_LOST_AGAIN_CHANCE = 0.4
+_LOST_AGAIN_CHANCE = 0.5
 _SILENT_CHANCE = 0.1
 
 
