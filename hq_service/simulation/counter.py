@@ -29,9 +29,9 @@ REFUSALS_OF_HQ = frozenset(
         "unknown_original",
     }
 )
-"""Why HQ says no, on an ordinary day: another till has the card; two numbers are the same memo; the
-memo was used; the card was sold, or money is given back for a sale, offline, and that has not arrived
-yet; too much is on the card for cash.
+"""Why HQ says no, on an ordinary day: another till has the card; two numbers are the same memo;
+the memo was used; the card was sold, or money is given back for a sale, offline, and that has not
+arrived yet; too much is on the card for cash.
 """
 
 
