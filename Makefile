@@ -2,7 +2,7 @@
 # Kept to what GNU make 3.81 knows, the one that macOS has.
 
 .DEFAULT_GOAL := help
-.PHONY: help bootstrap run test mutants demo lint format lock psql stop reset clean
+.PHONY: help bootstrap run test mutants demo simulate lint format lock psql stop reset clean
 
 PYTHON_IN_VENV := .venv/bin/python
 SHELL := /bin/sh
@@ -26,6 +26,9 @@ mutants: bootstrap ## plant defects and see that the tests find each (ARGS="--li
 
 demo: bootstrap ## lock, redeem and settle an offline batch twice, and print the balances
 	@exec $(PYTHON_IN_VENV) -m hq_service demo
+
+simulate: bootstrap ## let a fleet of tills lose its connections, and compare (ARGS="--seed 8")
+	@exec $(PYTHON_IN_VENV) -m hq_service simulate --outages --break-locks $(ARGS)
 
 lint: bootstrap ## check style, format, types and the Compose file
 	$(PYTHON_IN_VENV) -m ruff check .

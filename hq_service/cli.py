@@ -31,7 +31,11 @@ from hq_service.app import DATABASE_ERRORS, create_app, disconnect
 from hq_service.domain.actors import Actor, Role
 from hq_service.domain.errors import HqError, Unavailable
 from hq_service.domain.keyring import Keyring
-from hq_service.embedded_postgres import EmbeddedPostgres, EmbeddedPostgresError
+from hq_service.embedded_postgres import (
+    EmbeddedPostgres,
+    EmbeddedPostgresError,
+    ThrowawayPostgres,
+)
 from hq_service.embedded_postgres.development import SECRETS_NAME
 from hq_service.embedded_postgres.psql import session_on
 from hq_service.operations import audit as audit_operations
@@ -47,6 +51,9 @@ from hq_service.settings import (
     port_from,
     settings_from,
 )
+from hq_service.simulation import verb as simulation
+from hq_service.simulation.opening import SimulationFailed
+from hq_service.simulation.result import Options
 from hq_service.terminal import demo, sync_job
 from hq_service.worker import Worker, WrongSecret
 
@@ -366,6 +373,41 @@ def sync(directory: Path, url: str | None) -> None:
         sync_job.synchronise(url or f"http://127.0.0.1:{port_from(os.environ)}", key, directory)
     except sync_job.SyncFailed as error:
         raise click.ClickException(str(error)) from error
+
+
+@main.command("simulate")
+@click.option("--stores", type=click.IntRange(1, 100), default=3, show_default=True)
+@click.option("--tills-per-store", type=click.IntRange(1, 50), default=4, show_default=True)
+@click.option("--cards", type=click.IntRange(20, 1_000_000), default=2_000, show_default=True)
+@click.option("--minutes", type=click.FloatRange(0.05, 1_440), default=2.0, show_default=True)
+@click.option("--seed", type=int, default=7, show_default=True, help="Another one, another plan.")
+@click.option("--outages", is_flag=True, help="Lose, double and delay messages; crash tills.")
+@click.option("--break-locks", is_flag=True, help="Break locks under which tills sell offline.")
+@click.option("--sockets", is_flag=True, help="Real sockets are cut, by a proxy for each till.")
+@click.option("--url", help="A running service; its administrator's key is in HQ_ADMIN_KEY.")
+@click.option(
+    "--report",
+    type=click.Path(dir_okay=False, writable=True, path_type=Path),
+    help="Write a page with charts, an HTML file that needs no network.",
+)
+def play_simulation(url: str | None, report: Path | None, **options: Any) -> None:
+    """Let a fleet of tills sell, lose its connections, crash, and compare it with HQ."""
+    if is_production(os.environ):
+        raise SettingsError("HQ_ENV is production: the simulation makes stores and issues cards.")
+    try:
+        is_as_expected = simulation.run(
+            Options(**options), url, report, os.environ, _throwaway_database
+        )
+    except SimulationFailed as error:
+        raise click.ClickException(str(error)) from error
+    if not is_as_expected:
+        raise SystemExit(1)
+
+
+@contextmanager
+def _throwaway_database() -> Iterator[str]:
+    with ThrowawayPostgres() as postgres:
+        yield postgres.url
 
 
 @main.command("settle-file")

@@ -23,6 +23,7 @@ ARROWS = {
     "api": {"domain", "operations", "api", "settings"},
     "admin": {"domain", "operations", "api", "admin", "settings"},
     "terminal": {"domain", "terminal"},
+    "simulation": {"domain", "terminal", "simulation"},
 }
 DATABASE_LIBRARIES = {"alembic", "flask_sqlalchemy", "psycopg", "sqlalchemy"}
 # Who else than store may import which of them, and why.

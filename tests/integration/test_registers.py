@@ -187,8 +187,8 @@ def test_of_ids_that_differ_in_capitals_and_come_at_once_one_is_taken(hq: Hq, wh
         path, member = f"{store_path(hq.make_store())}/registers", "terminal_id"
     spelled = [new_id, new_id.upper(), new_id.capitalize(), new_id.swapcase().title()]
     callers = [Caller(hq.app.test_client(), hq.admin.key) for _ in spelled]
-    answers = at_once(
-        *[
+    answers = together(
+        [
             lambda caller=caller, one=one: caller.post(path, {member: one, "name": "x", **WHY})
             for caller, one in zip(callers, spelled, strict=True)
         ]
