@@ -6,16 +6,30 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
+from flask import Response
+
+from hq_service.api import at_once as first
 from hq_service.api import auth
+from hq_service.api.at_once import first_try
 from hq_service.api.blueprints import Blueprint, keyring
 from hq_service.api.headers import REPLAY_TOLD, REPLAYED
 from hq_service.api.names import require_possible
 from hq_service.api.schemas import selling
 from hq_service.api.schemas.queries import after_text
-from hq_service.domain.actors import Role
+from hq_service.domain.actors import Presented, Role
 from hq_service.domain.locking import LockRequest
-from hq_service.domain.model import BusinessKey, Instrument, Line, Operation, Tender
-from hq_service.operations import instruments, locks, redemptions, transactions, voids
+from hq_service.domain.model import (
+    BusinessKey,
+    Instrument,
+    Kind,
+    Line,
+    Operation,
+    Purpose,
+    Tender,
+)
+from hq_service.domain.money import AMOUNT_MINOR_MAX
+from hq_service.domain.reading import LINE_NUMBER_MAX
+from hq_service.operations import at_once, instruments, locks, redemptions, transactions, voids
 from hq_service.operations.clock import now
 from hq_service.operations.concluding import Concluded
 from hq_service.operations.locks import LockAnswer
@@ -23,11 +37,30 @@ from hq_service.operations.locks import LockAnswer
 blueprint = Blueprint("selling", "What a terminal does online")
 auth.protect(blueprint)
 
+BALANCE_ROLES = (Role.TERMINAL, Role.ADMIN, Role.AUDITOR)
+BUSINESS_KEY = {
+    "store_id": first.is_name,
+    "terminal_id": first.is_name,
+    "transaction_id": first.is_name,
+    "line": first.is_number_up_to(LINE_NUMBER_MAX),
+}
+
 Answer = dict[str, Any]
 
 
+def _inquire_at_once(body: Mapping[str, Any], presented: Presented) -> Response | None:
+    asked_at = now()
+    told = at_once.inquire_balance(body["kind"], body["number"], presented, keyring(), asked_at)
+    if told is None or told.actor.role not in BALANCE_ROLES:
+        return None
+    first.note(told.actor)
+    members = instrument_members(told.instrument)
+    return first.answer(200, {**members, "is_locked": told.is_locked, "as_of": asked_at})
+
+
 @blueprint.route("/v1/balance-inquiries", methods=["POST"])
-@auth.allow(Role.TERMINAL, Role.ADMIN, Role.AUDITOR)
+@first_try(_inquire_at_once, kind=first.is_one_of(*Kind), number=first.is_text)
+@auth.allow(*BALANCE_ROLES)
 @blueprint.arguments(selling.BalanceInquirySchema)
 @blueprint.response(200, selling.BalanceSchema)
 def inquire_balance(wish: Mapping[str, Any]) -> Answer:
@@ -41,7 +74,23 @@ def inquire_balance(wish: Mapping[str, Any]) -> Answer:
     }
 
 
+def _lock_at_once(body: Mapping[str, Any], presented: Presented) -> Response | None:
+    request = LockRequest(business_key(body), Purpose.REDEEM)
+    done = at_once.lock(request, body["kind"], body["number"], presented, keyring(), now())
+    if done is None:
+        return None
+    first.note_terminal(presented, *request.key[:2])
+    return first.answer(201, lock_members(done))
+
+
 @blueprint.route("/v1/locks", methods=["POST"])
+@first_try(
+    _lock_at_once,
+    **BUSINESS_KEY,
+    kind=first.is_one_of(*Kind),
+    number=first.is_text,
+    purpose=first.is_one_of(Purpose.REDEEM),
+)
 @auth.allow(Role.TERMINAL)
 @blueprint.arguments(selling.LockRequestSchema)
 @blueprint.response(201, selling.LockSchema)
@@ -102,7 +151,35 @@ def release_lock(wish: Mapping[str, Any]) -> tuple[Answer, int, dict[str, str]]:
     return body, 200, REPLAYED if is_replay else {}
 
 
+def _redeem_at_once(body: Mapping[str, Any], presented: Presented) -> Response | None:
+    key = business_key(body)
+    wish = at_once.Redemption(
+        key, body["instrument_id"], body["lock_id"], body["amount_minor"], body["currency"]
+    )
+    balance_minor = at_once.redeem(wish, presented, now())
+    if balance_minor is None:
+        return None
+    first.note_terminal(presented, *key[:2])
+    concluded = {
+        "operation": Operation.REDEEM,
+        "instrument_id": wish.instrument_id,
+        "amount_minor": wish.amount_minor,
+        "currency": wish.currency,
+        "balance_after_minor": balance_minor,
+        "remainder": None,
+    }
+    return first.answer(201, {**key._asdict(), **concluded})
+
+
 @blueprint.route("/v1/redemptions", methods=["POST"])
+@first_try(
+    _redeem_at_once,
+    **BUSINESS_KEY,
+    instrument_id=first.is_uuid,
+    lock_id=first.is_uuid,
+    amount_minor=first.is_number_up_to(AMOUNT_MINOR_MAX),
+    currency=first.is_text,
+)
 @auth.allow(Role.TERMINAL)
 @blueprint.arguments(selling.RedemptionRequestSchema)
 @blueprint.response(201, selling.RedemptionSchema)

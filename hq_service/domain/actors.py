@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 
@@ -44,6 +44,14 @@ class Actor:
     def name(self) -> str:
         """Return what lock events, cases and revisions name as their author."""
         return f"{self.role}:{self.key_id}"
+
+
+@dataclass(frozen=True, slots=True)
+class Presented:
+    """A key as somebody presents it: its id, and the SHA-256 that its secret is known by."""
+
+    key_id: str
+    secret_sha256: bytes = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)

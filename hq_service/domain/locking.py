@@ -186,7 +186,7 @@ def acquire(
         if state in (LockState.ACTIVE, LockState.SUSPECT):
             return Acquisition(refusal=LockRefusal.INSTRUMENT_LOCKED, holder_state=state)
         displaced_end = LockEnd.LAPSED if state is LockState.LAPSED else LockEnd.HORIZON
-    lock = _new_lock(request, instrument, terminal, granting, lock_id, now)
+    lock = new_lock(request, instrument, terminal, granting, lock_id, now)
     return Acquisition(lock=lock, is_new=True, displaced=held, displaced_end=displaced_end)
 
 
@@ -256,7 +256,7 @@ def _refusal_by_purpose(
     return None
 
 
-def _new_lock(
+def new_lock(
     request: LockRequest,
     instrument: Instrument,
     terminal: Terminal,
@@ -264,6 +264,7 @@ def _new_lock(
     lock_id: UUID,
     now: datetime,
 ) -> Lock:
+    """Return the lock that a request is given, with a grant if its terminal gets grants."""
     amount_minor = request.amount_minor
     lock = Lock(
         lock_id=lock_id,

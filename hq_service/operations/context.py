@@ -43,8 +43,13 @@ def touch_if_due(
 
     Returns: when the terminal was last seen, as it is stored now.
     """
-    due_after = timedelta(seconds=in_force.lease_seconds / TOUCHES_PER_LEASE)
-    if last_seen_at is not None and now - last_seen_at < due_after:
+    if last_seen_at is not None and not is_touch_due(last_seen_at, in_force, now):
         return last_seen_at
     terminals.touch(connection, key.store_id, key.terminal_id, now)
     return now
+
+
+def is_touch_due(last_seen_at: datetime | None, in_force: Parameters, now: datetime) -> bool:
+    """Tell whether the lease of a terminal that was just heard of is to be renewed."""
+    due_after = timedelta(seconds=in_force.lease_seconds / TOUCHES_PER_LEASE)
+    return last_seen_at is None or now - last_seen_at >= due_after

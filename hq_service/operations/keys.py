@@ -9,6 +9,7 @@ from hq_service.domain.actors import (
     ADMINISTRATOR_TIME_MIN,
     Actor,
     ApiKey,
+    Presented,
     Role,
     is_administered,
     scope_faults,
@@ -19,7 +20,14 @@ from hq_service.domain.numbers import mask
 from hq_service.operations.changes import Change, record
 from hq_service.operations.places import place_faults
 from hq_service.store import keys
-from hq_service.store.database import Connection, confirm_durable, reading, transactional
+from hq_service.store.database import (
+    Connection,
+    confirm_durable,
+    reading,
+    transactional,
+    unavailable,
+)
+from hq_service.store.prepared import NotTried
 
 OVERLAP_SECONDS_MAX = 30 * 86_400
 """How long a rotated key may go on beside its successor: 30 days."""
@@ -53,10 +61,20 @@ class KeyFilter:
     with_ended: bool
 
 
-@reading
-def actor_of(_connection: Connection, presented: str, now: datetime) -> Actor | None:
-    """Return whom a presented API key stands for now, None if for nobody."""
-    return keys.actor_of(presented, now)
+def actor_of(presented: str, now: datetime) -> Actor | None:
+    """Return whom a presented API key stands for now, None if for nobody.
+
+    Raises:  Unavailable.
+    """
+    try:
+        return keys.actor_of(presented, now)
+    except NotTried as error:
+        raise unavailable() from error
+
+
+def presented(text: str) -> Presented | None:
+    """Return what a text is as an API key, whoever's; None if it has not the form of one."""
+    return keys.presented(text)
 
 
 @reading

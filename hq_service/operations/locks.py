@@ -307,7 +307,7 @@ def _answer(
     last_seen_at: datetime,
 ) -> LockAnswer:
     assert acquisition.lock is not None  # a refusal was raised
-    return _lock_answer(
+    return lock_answer(
         instrument,
         acquisition.lock,
         _in_force(facts),
@@ -322,7 +322,7 @@ def _told_again(
 ) -> LockAnswer:
     lock = instrument.lock
     assert lock is not None  # it is in the list by its lock
-    answer = _lock_answer(instrument, lock, in_force, keyring, last_seen_at, is_new=False)
+    answer = lock_answer(instrument, lock, in_force, keyring, last_seen_at, is_new=False)
     return replace(answer, made_number=_number_made(lock, instrument, keyring))
 
 
@@ -335,7 +335,7 @@ def _number_made(lock: Lock, instrument: Instrument, keyring: Keyring) -> str | 
     return number if is_its_own else None
 
 
-def _lock_answer(
+def lock_answer(
     instrument: Instrument,
     lock: Lock,
     in_force: Parameters,
@@ -344,6 +344,7 @@ def _lock_answer(
     *,
     is_new: bool,
 ) -> LockAnswer:
+    """Return what a terminal is told of a lock that it holds."""
     grant = locking.grant_of(lock, instrument)
     return LockAnswer(
         instrument=instrument,

@@ -11,7 +11,8 @@ import functools
 import random
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Concatenate, NoReturn, ParamSpec, TypeVar
 
 import psycopg
@@ -34,6 +35,8 @@ _BUSY = frozenset({"40001", "40P01", "55P03", "57014"})
 _RETRYABLE = (_BUSY - {"57014"}) | {"23505"}
 # Connection trouble, resources, shutdown: the database is away or full, and will be back.
 _AWAY = ("08", "53", "57P")
+# The connection broke, or the server shut down, before it told what became of a commit.
+_CUT_OFF = ("08", "57P")
 # A value that does not fit, or a rule of the schema that is broken.
 _REFUSED = ("22", "23")
 
@@ -155,7 +158,7 @@ def _commit(connection: Connection) -> None:
     except psycopg.Error as error:
         sqlstate = _sqlstate(error)
         _give_up()
-        if sqlstate is None or sqlstate.startswith(("08", "57P")):
+        if sqlstate is None or sqlstate.startswith(_CUT_OFF):
             raise _outcome_unknown() from error
         _translate(error)  # the server said no: certainly not applied
     finally:
@@ -168,10 +171,43 @@ def _commit(connection: Connection) -> None:
         raise _outcome_unknown()
 
 
+@contextmanager
+def committed_by_itself(connection: Connection) -> Iterator[None]:
+    """Watch a statement that is a transaction of its own, as every commit is watched.
+
+    Raises:  OutcomeUnknown when its answer did not come; psycopg.Error when the server said no.
+    """
+    _committing.add(connection)
+    try:
+        with watchdog.deadline(connection):
+            yield
+    except psycopg.Error as error:
+        sqlstate = _sqlstate(error)
+        if sqlstate is None or sqlstate.startswith(_CUT_OFF):
+            connection.close()
+            raise _outcome_unknown() from error
+        raise
+    finally:
+        _committing.discard(connection)
+        is_unconfirmed = connection in _unconfirmed
+        _unconfirmed.discard(connection)
+    if is_unconfirmed:
+        raise _outcome_unknown()
+
+
 def _outcome_unknown() -> OutcomeUnknown:
     return OutcomeUnknown(
         "The database did not confirm the commit. The operation may or may not be applied:"
         " repeat it with the same business key to find out.",
+        retry_after_seconds=RETRY_AFTER_SECONDS,
+    )
+
+
+def unavailable() -> Unavailable:
+    """Return the error for a database that is away or too busy."""
+    return Unavailable(
+        "The database is away or too busy; this request was not applied. Repeat it with the"
+        " same business key.",
         retry_after_seconds=RETRY_AFTER_SECONDS,
     )
 
@@ -199,11 +235,7 @@ def _translate(error: Exception) -> NoReturn:
     )
     is_busy = sqlstate is not None and (sqlstate in _BUSY or sqlstate.startswith(_AWAY))
     if is_away or is_busy:
-        raise Unavailable(
-            "The database is away or too busy; this request was not applied. Repeat it with the"
-            " same business key.",
-            retry_after_seconds=RETRY_AFTER_SECONDS,
-        ) from error
+        raise unavailable() from error
     if sqlstate is not None and sqlstate.startswith(_REFUSED):
         raise Unstorable(sqlstate) from error
     raise error

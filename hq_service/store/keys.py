@@ -11,8 +11,8 @@ from typing import Any
 
 from sqlalchemy import select, update
 
-from hq_service.domain.actors import Actor, ApiKey, Role
-from hq_service.store import tables
+from hq_service.domain.actors import Actor, ApiKey, Presented, Role
+from hq_service.store import prepared, tables
 from hq_service.store.database import Connection, db
 
 Keys = tables.ApiKey
@@ -20,23 +20,30 @@ Keys = tables.ApiKey
 _FORM = re.compile(r"hq_([a-z0-9]{12})_([A-Za-z0-9_-]{43})")
 _ID_ALPHABET = "abcdefghijkmnpqrstuvwxyz23456789"
 # Compared with when the id is unknown, so that both refusals take the same time.
-_NOBODY = hashlib.sha256(b"nobody").digest()
+_UNKNOWN = (hashlib.sha256(b"nobody").digest(), None, None, None, None, None)
 
 
-def actor_of(presented: str, now: datetime) -> Actor | None:
-    """Return whom a presented key stands for; None if it is not valid now."""
-    match = _FORM.fullmatch(presented)
+def presented(text: str) -> Presented | None:
+    """Return what a text is as a key; None if it has not the form of one."""
+    match = _FORM.fullmatch(text)
     if match is None:
         return None
-    key_id, secret = match.groups()
-    stored = db.session.get(tables.ApiKey, key_id)
-    digest = hashlib.sha256(secret.encode("ascii")).digest()
-    is_right = hmac.compare_digest(digest, stored.secret_sha256 if stored else _NOBODY)
-    if stored is None or not is_right or stored.revoked_at is not None:
+    return Presented(match[1], hashlib.sha256(match[2].encode("ascii")).digest())
+
+
+def actor_of(text: str, now: datetime) -> Actor | None:
+    """Return whom a presented key stands for; None if it is not valid now.
+
+    Raises:  NotTried.
+    """
+    key = presented(text)
+    row = prepared.read("read_caller", (key.key_id,)) if key is not None else None
+    secret_sha256, role, store_id, terminal_id, expires_at, revoked_at = row or _UNKNOWN
+    if key is None or not hmac.compare_digest(key.secret_sha256, secret_sha256):
         return None
-    if stored.expires_at is not None and stored.expires_at <= now:
+    if revoked_at is not None or (expires_at is not None and expires_at <= now):
         return None
-    return Actor(Role(stored.role), key_id, stored.store_id, stored.terminal_id)
+    return Actor(Role(role), key.key_id, store_id, terminal_id)
 
 
 def add(

@@ -181,6 +181,17 @@ def in_force_at(store_id: str | None, revision: int) -> Parameters:
     return in_force_of({store_id: revision})[store_id]
 
 
+def kept_at(store_id: str, revision: int) -> Parameters | None:
+    """Return the parameters of a store as a revision leaves them, if no statement is needed."""
+    kept = _kept.get(db.engine)
+    if kept is None:
+        return None
+    company, stores = kept.scopes((store_id,))
+    if stores[store_id].up_to < revision or company.up_to < revision:
+        return None
+    return kept.resolve(company, stores[store_id], revision)
+
+
 def in_force_now(store_ids: Iterable[str]) -> dict[str, Parameters]:
     """Return the parameters that are saved for some stores: at most two statements, however many.
 

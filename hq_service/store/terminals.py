@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import threading
+import weakref
+from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import Engine, select
 
 from hq_service.domain.model import BusinessKey, Lock, Terminal
 from hq_service.domain.registers import Pending
-from hq_service.store import parameters, tables
+from hq_service.store import parameters, prepared, tables
 from hq_service.store.database import Connection, db
 from hq_service.store.statements import statement
 
@@ -52,6 +55,43 @@ def read_lock_facts(
         key.store_id, key.terminal_id, supports_offline, retired, last_seen_at, acknowledged
     )
     return LockFacts(terminal, holder_seen_at, revision, *known)
+
+
+REGISTERS_KEPT_MAX = 10_000
+# What grants depend on, by database and register, the least recently used first. It may be out of
+# date: the statement that uses it looks whether it is.
+_registers: weakref.WeakKeyDictionary[Engine, OrderedDict[tuple[str, str], Terminal]] = (
+    weakref.WeakKeyDictionary()
+)
+_registers_lock = threading.Lock()
+
+
+def register_facts(store_id: str, terminal_id: str) -> Terminal | None:
+    """Return what a register's grants depend on, as it was when this process looked last.
+
+    Raises:  NotTried.
+    """
+    with _registers_lock:
+        kept = _registers.setdefault(db.engine, OrderedDict())
+        found = kept.get((store_id, terminal_id))
+    if found is not None:
+        return found
+    row = prepared.read("read_register_facts", (store_id, terminal_id))
+    if row is None:
+        return None
+    supports_offline, acknowledged = row
+    read = Terminal(store_id, terminal_id, supports_offline, acknowledged_revision=acknowledged)
+    with _registers_lock:
+        kept[store_id, terminal_id] = read
+        while len(kept) > REGISTERS_KEPT_MAX:
+            kept.popitem(last=False)
+    return read
+
+
+def forget_register_facts(store_id: str, terminal_id: str) -> None:
+    """Look again the next time."""
+    with _registers_lock:
+        _registers.get(db.engine, OrderedDict()).pop((store_id, terminal_id), None)
 
 
 def touch(connection: Connection, store_id: str, terminal_id: str, now: datetime) -> None:

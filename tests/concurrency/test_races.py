@@ -23,6 +23,7 @@ from werkzeug.test import TestResponse
 from hq_service.domain.model import BusinessKey, Content
 from hq_service.domain.numbers import bucket_of
 from hq_service.domain.outcomes import case_id_of
+from hq_service.operations import at_once
 from hq_service.store import instruments
 from hq_service.store.database import db
 from tests.invariants import INVARIANTS, assert_invariants, violations
@@ -174,7 +175,7 @@ def test_a_line_that_waited_for_a_lock_without_grant_takes_no_more_than_is_there
     card, holder, other = hq.issue(500_00), *tills_in_one_store(hq, 2)
     lock_id = locked(holder, card, "X1")
     line = other.offline_line(card, "X1", 400_00)
-    with started(2) as start, held(hq, "LOCK TABLE live_locks IN SHARE MODE"):
+    with started(2) as start, held(hq, posting_in_the_way(holder, card, "X1")):
         spending = start(lambda: on_its_own(hq, holder).redeem(card, "X1", 300_00, lock_id))
         wait_for_waiting(hq, 1)
         settling = start(lambda: post_batch(hq, other.store_id, [line]))
@@ -206,7 +207,7 @@ def test_a_line_that_waited_respects_the_granted_lock_that_was_taken_meanwhile(h
 def test_a_command_that_waited_while_its_lock_was_spent_gets_the_right_answer(hq: Hq) -> None:
     card, till = hq.issue(500_00), hq.till()
     lock_id = locked(till, card, "X1")
-    with started(3) as start, held(hq, "LOCK TABLE live_locks IN SHARE MODE"):
+    with started(3) as start, held(hq, posting_in_the_way(till, card, "X1")):
         spending = start(lambda: on_its_own(hq, till).redeem(card, "X1", 500_00, lock_id))
         wait_for_waiting(hq, 1)
         repeated = start(lambda: on_its_own(hq, till).redeem(card, "X1", 500_00, lock_id))
@@ -222,7 +223,7 @@ def test_a_lock_taken_over_after_a_wait_is_worth_what_the_holder_left(hq: Hq) ->
     card, holder, other = hq.issue(500_00), *tills_in_one_store(hq, 2)
     lock_id = locked(holder, card, "X1")
     let_lapse(hq, holder, card)
-    with started(2) as start, held(hq, "LOCK TABLE live_locks IN SHARE MODE"):
+    with started(2) as start, held(hq, posting_in_the_way(holder, card, "X1")):
         spending = start(lambda: on_its_own(hq, holder).redeem(card, "X1", 120_00, lock_id))
         wait_for_waiting(hq, 1)
         taking = start(lambda: on_its_own(hq, other).lock(card, "X1"))
@@ -304,7 +305,7 @@ def test_a_batch_that_waits_for_an_online_redemption_of_one_key_is_a_duplicate(h
     card, till = hq.issue(500_00), hq.till()
     lock_id = locked(till, card, "X1")
     line = till.offline_line(card, "X1", 500_00, lock_id=lock_id)
-    with started(2) as start, held(hq, "LOCK TABLE live_locks IN SHARE MODE"):
+    with started(2) as start, held(hq, posting_in_the_way(till, card, "X1")):
         redeeming = start(lambda: on_its_own(hq, till).redeem(card, "X1", 500_00, lock_id))
         wait_for_waiting(hq, 1)
         settling = start(lambda: post_batch(hq, till.store_id, [line]))
@@ -595,7 +596,7 @@ def test_a_deadlock_is_cured_by_trying_again(hq: Hq, database_url: str) -> None:
     lock_id = locked(till, card, "X1")
     before = deadlocks(hq)
     with another_service(database_url, "deadlock_timeout=50ms") as impatient, started(1) as start:
-        with held(hq, "LOCK TABLE live_locks IN SHARE MODE") as beside:
+        with held(hq, posting_in_the_way(till, card, "X1")) as beside:
             redeeming = start(lambda: on_its_own(impatient, till).redeem(card, "X1", 1, lock_id))
             wait_for_waiting(hq, 1)
             # Now each waits for the other; the service looks first and gives way.
@@ -658,6 +659,7 @@ def test_a_lock_on_a_card_that_changes_at_every_attempt_is_told_to_come_back(
     hq: Hq, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     card, till = hq.issue(500_00), hq.till()
+    monkeypatch.setattr(at_once, "lock", lambda *_: None)
     monkeypatch.setattr(instruments, "set_lock", lambda *_: instruments.LockWrite.ROW_CHANGED)
     answer = till.lock(card, "X1")
     assert answer.json["code"] == "unavailable"
@@ -778,6 +780,20 @@ def held(hq: Hq, statement: str) -> Iterator[psycopg.Connection[Any]]:
     finally:
         connection.rollback()
         connection.close()
+
+
+def posting_in_the_way(till: Till, card: Card, transaction_id: str) -> str:
+    """Return the statement that keeps a line's posting from being written: whoever writes it has
+    the card's row by then, and waits until this is rolled back.
+    """
+    return (
+        "INSERT INTO postings (bucket, instrument_id, version, store_id, terminal_id,"
+        " transaction_id, line, entry, operation, currency, amount_minor, funded_minor,"
+        " shortfall_minor, change_minor, balance_after_minor, codes, posted_at)"
+        f" SELECT bucket, instrument_id, 1000000, '{till.store_id}', '{till.terminal_id}',"
+        f" '{transaction_id}', 1, 'original', 'redeem', currency, 0, 0, 0, 0, 0, '{{}}', now()"
+        f" FROM instruments WHERE instrument_id = '{card.instrument_id}'"
+    )
 
 
 def wait_for_waiting(hq: Hq, sessions_count: int) -> None:

@@ -24,6 +24,7 @@ from flask import Flask
 from sqlalchemy import event
 from werkzeug.test import TestResponse
 
+from hq_service.api import at_once
 from hq_service.app import create_app
 from hq_service.embedded_postgres import ThrowawayPostgres
 from hq_service.operations import locks
@@ -330,9 +331,15 @@ def test_a_database_that_is_away_is_told_and_the_service_recovers_by_itself(
     assert statuses == {name: 200 if name == "release" else 201 for name in COMMANDS}
 
 
+@pytest.fixture
+def in_full(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let nothing be tried at once: what is about statements and commits that are not one."""
+    monkeypatch.setattr(at_once, "small_json_body", lambda _request: None)
+
+
 @pytest.mark.parametrize("way", ["pg_cancel_backend", "pg_terminate_backend"])
 def test_a_request_that_is_ended_before_its_commit_is_told_as_not_applied(
-    hq: Hq, operator: Operator, way: str
+    hq: Hq, operator: Operator, in_full: None, way: str
 ) -> None:
     till, card = hq.till(), hq.issue(500_00)
     lock_id = till.lock(card, "X1").json["lock_id"]
@@ -351,6 +358,24 @@ def test_a_request_that_is_ended_before_its_commit_is_told_as_not_applied(
         beside.rollback()
     assert hq.balance(card) == 500_00
     assert redeem().status_code == 201
+
+
+def test_a_request_whose_only_statement_is_ended_is_unknown_until_it_is_repeated(
+    hq: Hq, operator: Operator
+) -> None:
+    till, card = hq.till(), hq.issue(500_00)
+    lock_id = till.lock(card, "X1").json["lock_id"]
+    row = f"SELECT 1 FROM instruments WHERE instrument_id = '{card.instrument_id}' FOR UPDATE"
+    locked = "application_name = 'hq-service' AND wait_event_type = 'Lock'"
+    with started(1) as start, psycopg.connect(operator.url) as beside:
+        beside.execute(row.encode())
+        waiting = start(lambda: alone(hq, till).redeem(card, "X1", 120_00, lock_id))
+        ended = f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {locked}"
+        wait_until(lambda: operator.sql(ended) == [(True,)], "session that waits for the row")
+        assert_unknown(waiting.result())
+        beside.rollback()
+    assert hq.balance(card) == 500_00
+    assert till.redeem(card, "X1", 120_00, lock_id).status_code == 201
 
 
 def test_a_refusal_whose_session_ends_under_it_is_still_a_refusal(
@@ -434,7 +459,7 @@ def narrow_hq(database_url: str, app: Flask) -> Iterator[Hq]:
 
 
 def test_a_commit_is_watched_although_the_one_before_it_on_the_connection_ends_late(
-    narrow_hq: Hq, operator: Operator, monkeypatch: pytest.MonkeyPatch
+    narrow_hq: Hq, operator: Operator, in_full: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, second = commands(narrow_hq)["redeem"], commands(narrow_hq)["redeem"]
     monkeypatch.setattr(watchdog, "deadline_seconds", NEVER_SECONDS)
@@ -452,7 +477,7 @@ def test_a_commit_is_watched_although_the_one_before_it_on_the_connection_ends_l
 
 
 def test_the_notice_of_one_commit_is_not_taken_for_that_of_another(
-    narrow_hq: Hq, operator: Operator, monkeypatch: pytest.MonkeyPatch
+    narrow_hq: Hq, operator: Operator, in_full: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, second = commands(narrow_hq)["redeem"], commands(narrow_hq)["redeem"]
     monkeypatch.setattr(watchdog, "deadline_seconds", NEVER_SECONDS)

@@ -468,7 +468,7 @@ def test_the_list_says_what_its_columns_are_also_where_there_is_no_key(alone: Hq
     header, *rows = run("list").stdout.splitlines()
     assert header.split() == "key_id role store terminal expires revoked label".split()
     assert all(row.index("admin") == header.index("role") for row in rows)
-    assert any(row.index("first administrator") == header.index("label") for row in rows)
+    assert any(row.find("first administrator") == header.index("label") for row in rows)
     alone.sql("DELETE FROM api_keys")
     assert run("list").stdout.splitlines() == [header]
 

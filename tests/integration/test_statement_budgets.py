@@ -11,6 +11,7 @@ import psycopg
 import pytest
 from werkzeug.test import TestResponse
 
+from hq_service.api import at_once
 from hq_service.operations import breaks
 from hq_service.store import parameters
 from hq_service.store.database import db
@@ -50,36 +51,61 @@ def budget_of(
     return len(sent)
 
 
-def test_a_lock_a_redemption_and_a_balance_have_a_budget(
-    hq: Hq, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def budgets_of_a_sale(hq: Hq, monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
+    """Return how many statements a lock, a redemption, a denied lock and a balance send."""
     till, card = hq.till(), hq.issue(1_000)
-    till.redeem(card, "warm", 1, till.lock(card, "warm").json["lock_id"])  # parameters are kept
+    refused = hq.till(till.store_id)
+    for one in (till, refused):  # parameters and what is known of the registers are kept
+        one.redeem(card, "warm", 1, one.lock(card, "warm").json["lock_id"])
     answers: dict[str, TestResponse] = {}
 
     def lock() -> TestResponse:
         answers["lock"] = till.lock(card, "X1")
         return answers["lock"]
 
-    assert budget_of(monkeypatch, lock, 201) == LOCK_STATEMENTS
-    refused = hq.till(till.store_id)
-    assert budget_of(monkeypatch, lambda: refused.lock(card, "X2"), 423) == DENIED_STATEMENTS
+    counts = {
+        "lock": budget_of(monkeypatch, lock, 201),
+        "denied": budget_of(monkeypatch, lambda: refused.lock(card, "X2"), 423),
+    }
     lock_id = answers["lock"].json["lock_id"]
-    redeem = budget_of(monkeypatch, lambda: till.redeem(card, "X1", 10, lock_id), 201)
-    assert redeem == REDEEM_STATEMENTS
-    balance = {"kind": card.kind, "number": card.number}
-    inquiry = budget_of(monkeypatch, lambda: till.post("/v1/balance-inquiries", balance), 200)
-    assert inquiry == BALANCE_STATEMENTS
+    counts["redeem"] = budget_of(monkeypatch, lambda: till.redeem(card, "X1", 10, lock_id), 201)
+    asked = {"kind": card.kind, "number": card.number}
+    counts["balance"] = budget_of(
+        monkeypatch, lambda: till.post("/v1/balance-inquiries", asked), 200
+    )
+    return counts
+
+
+def test_what_tills_ask_all_day_is_one_statement(hq: Hq, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert budgets_of_a_sale(hq, monkeypatch) == {
+        "lock": AT_ONCE,
+        "denied": AT_ONCE + SIGN_IN + DENIED_STATEMENTS,
+        "redeem": AT_ONCE,
+        "balance": AT_ONCE,
+    }
+
+
+def test_a_lock_a_redemption_and_a_balance_have_a_budget_when_carried_out_in_full(
+    hq: Hq, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(at_once, "small_json_body", lambda _request: None)
+    assert budgets_of_a_sale(hq, monkeypatch) == {
+        "lock": SIGN_IN + LOCK_STATEMENTS,
+        "denied": SIGN_IN + DENIED_STATEMENTS,
+        "redeem": SIGN_IN + REDEEM_STATEMENTS,
+        "balance": SIGN_IN + BALANCE_STATEMENTS,
+    }
 
 
 POOL_CHECK = ";"  # the pool asks whether a connection still lives
+AT_ONCE = 1
 SIGN_IN = 1
-LOCK_STATEMENTS = SIGN_IN + 4  # read instrument, read facts, set lock, list it
-DENIED_STATEMENTS = SIGN_IN + 2  # read instrument, read facts: nothing is written
+LOCK_STATEMENTS = 4  # read instrument, read facts, set lock, list it
+DENIED_STATEMENTS = 2  # read instrument, read facts: nothing is written
 # Rows, voids, postings, held lines; what is in force; lost locks are not asked for;
 # posting, instrument, lock list; presence read.
-REDEEM_STATEMENTS = SIGN_IN + 9
-BALANCE_STATEMENTS = SIGN_IN + 1
+REDEEM_STATEMENTS = 9
+BALANCE_STATEMENTS = 1
 
 
 REVISIONS = 40

@@ -1,0 +1,142 @@
+"""Operations that are one statement: prepared once, committed by itself.
+
+What tills ask for all day is tried this way first. The connections for it are kept beside the pool,
+so that a request costs one round trip: no transaction is opened, and nothing is reset. A statement
+that does not find everything as it should be does nothing and returns no row; then the operation
+is carried out in full, by the rules, and those say what is wrong.
+"""
+
+from __future__ import annotations
+
+import select
+import weakref
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import psycopg
+import sqlalchemy.exc
+from sqlalchemy import Engine, event
+
+from hq_service.store.database import Connection, committed_by_itself, db
+from hq_service.store.statements import statement
+
+
+class NotTried(Exception):
+    """Nothing is known to have been done; the operation is to be carried out in full."""
+
+
+class _Own:
+    """A connection that is kept for this, with its cursor."""
+
+    def __init__(self, engine: Engine) -> None:
+        pooled = engine.raw_connection()
+        connection = pooled.driver_connection
+        assert isinstance(connection, psycopg.Connection)
+        pooled.detach()  # it is ours; the pool goes on without
+        connection.rollback()
+        connection.autocommit = True
+        # Every statement here is by key. A plan that was made while a table was empty would read
+        # the whole of it, also when it has grown.
+        connection.execute("SET enable_seqscan = off")
+        self.connection: Connection = connection
+        self.cursor = psycopg.RawCursor(connection)
+        self._poll = select.poll()
+        self._poll.register(connection.pgconn.socket, select.POLLIN)
+
+    def is_alive(self) -> bool:
+        """Tell whether the connection can be used: the server has not said anything of its own,
+        since the only thing that it says unasked is good-bye.
+        """
+        if self.connection.closed:
+            return False
+        return not self._poll.poll(0)
+
+    def close(self) -> None:
+        """End the connection."""
+        self.connection.close()
+
+
+# Those that nobody uses at the moment, by database; the last one used is the first one taken.
+_free: weakref.WeakKeyDictionary[Engine, deque[_Own]] = weakref.WeakKeyDictionary()
+
+
+def close(engine: Engine) -> None:
+    """End the connections that nobody uses: when the engine lets go of its own."""
+    free = _free.get(engine, deque())
+    while free:
+        free.pop().close()
+
+
+def written(name: str, values: Sequence[Any]) -> tuple[Any, ...] | None:
+    """Run the statement ``store/sql/<name>.sql`` as a transaction; return its row, None without.
+
+    Shapes:  ``values`` are those of ``$1``, ``$2``, ... in it.
+    Raises:  NotTried when nothing was done and the rules shall decide: the database is away or
+             busy, or something else came in between; OutcomeUnknown when the statement was sent
+             and its answer did not come.
+    """
+    with _connection() as own:
+        try:
+            with committed_by_itself(own.connection):
+                return _row(own, name, values)
+        except psycopg.Error as error:
+            raise NotTried from error
+
+
+def read(name: str, values: Sequence[Any]) -> tuple[Any, ...] | None:
+    """Run a statement that writes nothing; return its row, None without.
+
+    Raises:  NotTried when the database is away.
+    """
+    for is_last in (False, True):
+        with _connection() as own:
+            try:
+                return _row(own, name, values)
+            except psycopg.Error as error:
+                # A connection may end the moment it is used, and the next one may be good.
+                if is_last or not own.connection.closed:
+                    raise NotTried from error
+    raise AssertionError("the last attempt returns or raises")
+
+
+def _row(own: _Own, name: str, values: Sequence[Any]) -> tuple[Any, ...] | None:
+    own.cursor.execute(statement(name), values, prepare=True)
+    row: tuple[Any, ...] | None = own.cursor.fetchone()
+    return row
+
+
+@contextmanager
+def _connection() -> Iterator[_Own]:
+    engine = db.engine
+    free = _free.get(engine)
+    if free is None:
+        free = _free.setdefault(engine, deque())
+        event.listen(engine, "engine_disposed", close)
+    own = _taken(free) or _made(engine)
+    try:
+        yield own
+    finally:
+        if not own.connection.closed:
+            free.append(own)
+
+
+def _taken(free: deque[_Own]) -> _Own | None:
+    """Return a connection that nobody uses and that lives; None if there is none."""
+    while free:
+        try:
+            own = free.pop()
+        except IndexError:  # another thread was faster
+            return None
+        if own.is_alive():
+            return own
+        own.close()
+    return None
+
+
+def _made(engine: Engine) -> _Own:
+    try:
+        return _Own(engine)
+    except (psycopg.Error, sqlalchemy.exc.SQLAlchemyError) as error:
+        raise NotTried from error
