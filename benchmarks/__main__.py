@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -52,6 +53,11 @@ class Progress:
     def __call__(self, text: str) -> None:
         """Tell one line."""
         print(f"{self.seconds:7.1f} s  {text}", file=sys.stderr, flush=True)
+
+
+def _end_in_order(_signal: int, _frame: object) -> None:
+    """Let SIGTERM end what was started, as Ctrl-C does."""
+    sys.exit(128 + signal.SIGTERM)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -157,4 +163,5 @@ def _run_part(stage: Stage, part: Part) -> tuple[list[dict[str, Figures]], dict[
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, _end_in_order)
     sys.exit(main())

@@ -12,7 +12,7 @@ from benchmarks.measuring import Figures, Part, Stage, Way, measure_floor, measu
 from benchmarks.servers import BARE_WSGI, FLASK_HELLO, HttpServer, started
 
 WARM_UP_SHARE = 10
-"""One unit in so many is sent before the measuring begins."""
+"""One unit in so many is sent before the measuring begins; at least one per connection."""
 
 
 @contextmanager
@@ -29,15 +29,15 @@ def ways(stage: Stage) -> Iterator[Mapping[str, Way]]:
         }
 
 
-def with_warm_up(count: int) -> tuple[int, int]:
+def with_warm_up(stage: Stage, count: int) -> tuple[int, int]:
     """Return how many units to make for so many that are measured, and those to warm up with."""
-    warm_up = max(1, count // WARM_UP_SHARE)
+    warm_up = max(stage.sizes.connections, count // WARM_UP_SHARE)
     return count + warm_up, warm_up
 
 
 def greet(stage: Stage, server: HttpServer, what: str) -> Figures:
     """Say hello so many times."""
-    count, warm_up = with_warm_up(stage.sizes.hellos)
+    count, warm_up = with_warm_up(stage, stage.sizes.hellos)
     units = [(requests.get(f"/hello?place={place}"),) for place in range(count)]
     job = Job(server.port, units, stage.sizes.connections, warm_up)
     figures, _ = measure_load(stage, what, stage.database, server, [job])
@@ -46,7 +46,7 @@ def greet(stage: Stage, server: HttpServer, what: str) -> Figures:
 
 def inquire(stage: Stage, service: HttpServer) -> Figures:
     """Ask for the balances of different cards, the tills in turn."""
-    count, warm_up = with_warm_up(stage.sizes.balances)
+    count, warm_up = with_warm_up(stage, stage.sizes.balances)
     tills = stage.database.company.tills
     units = [
         (requests.balance_inquiry(tills[place % len(tills)], place),)

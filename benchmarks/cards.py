@@ -38,7 +38,8 @@ SELECT bench_bucket(id), id, 'gift_card', '{CURRENCY}', '0000', 'active',
        {BALANCE_MINOR}, 0, now()
 """
 CARDS_BY_COUNTER = f"""{INSERT_CARDS}
-  FROM (SELECT md5('card' || place)::uuid AS id FROM generate_series(%s::int, %s::int) AS place) AS made
+  FROM (SELECT md5('card' || place)::uuid AS id
+          FROM generate_series(%s::int, %s::int) AS place) AS made
 """
 CARDS_BY_ID = f"""{INSERT_CARDS}
   FROM unnest(%s::uuid[]) AS made (id)

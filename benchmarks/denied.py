@@ -72,7 +72,7 @@ def in_sql(
 
 def over_http(stage: Stage, service: HttpServer, place: int) -> Figures:
     """Ask for the lock with a key of its own each time; to be refused is what is expected."""
-    count, warm_up = with_warm_up(stage.sizes.locks)
+    count, warm_up = with_warm_up(stage, stage.sizes.locks)
     others = stage.database.company.tills[1:]
     run = stage.next_run()
     units = [

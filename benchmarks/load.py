@@ -29,6 +29,8 @@ from typing import IO, Any, Self
 
 ROOT = Path(__file__).resolve().parent.parent
 RECEIVE_BYTES = 262_144
+PATIENCE_SECONDS = 60.0
+"""When no answer came for so long, those under way are counted as lost."""
 KEPT_BYTES = 65_536
 """As much of an answer is kept, for the lock id or the code of a refusal in it."""
 LOST = 0
@@ -87,7 +89,7 @@ class LoadFailed(Exception):
 class Load:
     """Processes that send requests, one per job.
 
-    Started and connected when the block begins; `warm_up`, then `go`, then `results`.
+    Started when the block begins; `warm_up`, then `go`, then `results`.
     """
 
     def __init__(self, jobs: Sequence[Job]) -> None:
@@ -154,9 +156,8 @@ class _Connection:
 
     __slots__ = ("answer", "missing", "request", "sock", "started_at", "unit")
 
-    def __init__(self, port: int) -> None:
-        self.sock = socket.create_connection(("127.0.0.1", port))
-        self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    def __init__(self) -> None:
+        self.sock: socket.socket | None = None
         self.unit: Unit = ()
         self.request = 0
         self.answer = b""
@@ -171,6 +172,7 @@ class _Connection:
         self.request += 1
         self.answer, self.missing = b"", -1
         self.started_at = time.monotonic()
+        assert self.sock is not None
         self.sock.sendall(request)
 
     def is_answered(self) -> bool:
@@ -178,6 +180,7 @@ class _Connection:
 
         Raises:  ConnectionError when the server has closed.
         """
+        assert self.sock is not None
         data = self.sock.recv(RECEIVE_BYTES)
         if not data:
             raise ConnectionResetError
@@ -196,67 +199,102 @@ class _Connection:
 
 
 class _Sender:
-    """Sends units over some connections until all are answered."""
+    """Sends units over some connections until all are answered.
+
+    A connection is made when it has something to send: gunicorn keeps a thread for each new one
+    until its first request is there. One that the server closed while it had nothing to do is made
+    again.
+    """
 
     def __init__(self, job: Job) -> None:
         self.job = job
-        self.connections = [_Connection(job.port) for _ in range(job.connections)]
+        self.connections = [_Connection() for _ in range(job.connections)]
         self.poller = selectors.DefaultSelector()
-        for connection in self.connections:
-            self.poller.register(connection.sock, selectors.EVENT_READ, connection)
+        self.waiting: deque[Unit] = deque()
+        self.under_way: set[_Connection] = set()
+        self.statuses: Counter[int] = Counter()
+        self.refusals: Counter[str] = Counter()
+        self.started, self.latencies = array("d"), array("d")
 
     def run(self, units: Sequence[Unit]) -> Done:
         """Send these units."""
-        waiting = deque(units)
-        statuses: Counter[int] = Counter()
-        refusals: Counter[str] = Counter()
-        started, latencies = array("d"), array("d")
+        self.waiting.extend(units)
+        self.statuses, self.refusals = Counter(), Counter()
+        self.started, self.latencies = array("d"), array("d")
         cpu_before, begun_at = time.process_time(), time.monotonic()
-        under_way = 0
         for connection in self.connections:
-            under_way += _next_unit(connection, waiting)
-        while under_way:
-            for key, _events in self.poller.select():
-                connection = key.data
-                try:
-                    if not connection.is_answered():
-                        continue
-                    status = int(connection.answer[9:12])
-                except ConnectionError:
-                    status = LOST
-                started.append(connection.started_at)
-                latencies.append(time.monotonic() - connection.started_at)
-                statuses[status] += 1
-                if status == LOST:
-                    self.poller.unregister(connection.sock)
-                    under_way -= 1
-                elif status not in self.job.expected:
-                    refusals[_code(connection.answer)] += 1
-                    under_way += _next_unit(connection, waiting) - 1
-                elif connection.request < len(connection.unit):
-                    connection.send(lock_id=_told_lock(connection.answer))
-                else:
-                    under_way += _next_unit(connection, waiting) - 1
-        statuses[LOST] += len(waiting)  # nobody was left to send them
+            self._next_unit(connection)
+        while self.under_way:
+            events = self.poller.select(PATIENCE_SECONDS)
+            for key, _events in events:
+                self._hear(key.data)
+            if not events:
+                for connection in list(self.under_way):
+                    self._answered(connection, LOST)
         return Done(
             begun_at,
             time.monotonic(),
             time.process_time() - cpu_before,
             len(units),
-            {status: count for status, count in statuses.items() if count},
-            dict(refusals),
-            started,
-            latencies,
+            dict(self.statuses),
+            dict(self.refusals),
+            self.started,
+            self.latencies,
         )
 
+    def _hear(self, connection: _Connection) -> None:
+        try:
+            if connection.is_answered():
+                self._answered(connection, int(connection.answer[9:12]))
+        except ConnectionError:
+            self._close(connection)
+            if connection in self.under_way:
+                self._answered(connection, LOST)
 
-def _next_unit(connection: _Connection, waiting: deque[Unit]) -> int:
-    """Begin the next unit on a connection; return how many that are: 1, or 0 at the end."""
-    if not waiting:
-        return 0
-    connection.unit, connection.request = waiting.popleft(), 0
-    connection.send()
-    return 1
+    def _answered(self, connection: _Connection, status: int) -> None:
+        """Note an answer, and go on with the unit or with the next one."""
+        self.started.append(connection.started_at)
+        self.latencies.append(time.monotonic() - connection.started_at)
+        self.statuses[status] += 1
+        if status in self.job.expected and connection.request < len(connection.unit):
+            connection.send(lock_id=_told_lock(connection.answer))
+            return
+        if status == LOST:
+            self._close(connection)
+        elif status not in self.job.expected:
+            self.refusals[_code(connection.answer)] += 1
+        self.under_way.discard(connection)
+        self._next_unit(connection)
+
+    def _next_unit(self, connection: _Connection) -> None:
+        """Begin the next unit on a connection, if there is one."""
+        if not self.waiting:
+            return
+        connection.unit, connection.request = self.waiting.popleft(), 0
+        if connection.sock is not None and _is_closed(connection.sock):
+            self._close(connection)
+        if connection.sock is None:
+            connection.sock = socket.create_connection(("127.0.0.1", self.job.port))
+            connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self.poller.register(connection.sock, selectors.EVENT_READ, connection)
+        self.under_way.add(connection)
+        connection.send()
+
+    def _close(self, connection: _Connection) -> None:
+        if connection.sock is not None:
+            self.poller.unregister(connection.sock)
+            connection.sock.close()
+            connection.sock = None
+
+
+def _is_closed(sock: socket.socket) -> bool:
+    """Tell whether the server has closed a connection that has nothing under way."""
+    try:
+        return not sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+    except BlockingIOError:
+        return False
+    except ConnectionError:
+        return True
 
 
 def _told_lock(answer: bytes) -> bytes:

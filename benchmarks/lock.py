@@ -27,7 +27,7 @@ def ways(stage: Stage) -> Iterator[Mapping[str, Way]]:
 
 def lock(stage: Stage, service: HttpServer) -> Figures:
     """Lock different cards, the tills in turn."""
-    count, warm_up = with_warm_up(stage.sizes.locks)
+    count, warm_up = with_warm_up(stage, stage.sizes.locks)
     database, run = stage.database, stage.next_run()
     tills = database.company.tills
     units = [
@@ -47,7 +47,7 @@ def lock(stage: Stage, service: HttpServer) -> Figures:
 
 def lock_and_redeem(stage: Stage, service: HttpServer) -> Figures:
     """Lock different cards and redeem each under its lock: what a sale at the counter is."""
-    count, warm_up = with_warm_up(stage.sizes.cycles)
+    count, warm_up = with_warm_up(stage, stage.sizes.cycles)
     database, run = stage.database, stage.next_run()
     tills = database.company.tills
     units = []

@@ -50,7 +50,7 @@ def redeem(
     path: str = "/v1/redemptions",
 ) -> Figures:
     """Redeem from different cards, each locked by that till under that key."""
-    count, warm_up = with_warm_up(measured)
+    count, warm_up = with_warm_up(stage, measured)
     wishes = list(wishes_of(database, take_cards(database, count), stage.next_run()))
     lock(database, wishes)
     database.analyse()
