@@ -1,0 +1,131 @@
+"""The benchmark measures what it says: its names, its checks. No figure is judged here."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import pkgutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import benchmarks
+from benchmarks import __main__ as command
+from benchmarks import batches, redeem, requests
+from benchmarks.load import Job
+from benchmarks.measuring import Figures, Part, Stage, Way, measure_load
+from benchmarks.ratios import BARS
+from benchmarks.servers import HttpServer, started
+from benchmarks.sizes import QUICK
+
+TINY = replace(
+    QUICK,
+    rounds=1,
+    instruments=8_000,
+    numbered_instruments=200,
+    hellos=16,
+    balances=16,
+    selects=16,
+    redeems=16,
+    textbook_redeems=8,
+    floor_redeems=32,
+    tpcb_transactions=16,
+    batch_lines=30,
+    long_batch_lines=40,
+    batches=((1, 2),),
+    row_commit_lines=20,
+    textbook_lines=10,
+)
+
+# The names that others read from latest.json.
+NAMES = """
+    redeem_over_hello redeem_over_textbook redeem_pg_over_floor redeem_wal_bytes lock_over_hello
+    balance_over_hello denied_lock_over_for_update batch_10k_over_row_commit
+    batch_10k_two_posters_over_row_commit batch_10k_over_textbook batch_duplicates_over_fresh
+    ndjson_100k_growth_mb ndjson_100k_over_10k redeem_5m_over_10k p99_over_median
+""".split()
+
+
+@pytest.fixture(autouse=True)
+def on_a_server_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With fsync on, which the server of the other tests need not have."""
+    monkeypatch.delenv("DATABASE_URL", raising=False)
+
+
+def run(parts: list[Part], output: Path) -> tuple[int, Any]:
+    code = command.run(parts, TINY, output)
+    return code, json.loads(output.read_text(encoding="utf-8"))
+
+
+def asking(way: str, *, place: int, with_a_planted_balance: bool) -> Part:
+    """Return a part that asks for the balance of one card, and may put money on another."""
+
+    def ask(stage: Stage, service: HttpServer) -> Figures:
+        if with_a_planted_balance:
+            stage.database.connection.execute(
+                "UPDATE instruments SET balance_minor = balance_minor + 1"
+                " WHERE instrument_id = (SELECT max(instrument_id::text)::uuid FROM instruments)"
+            )
+        till = stage.database.company.tills[0]
+        job = Job(service.port, [(requests.balance_inquiry(till, place),)] * 4, 2)
+        return measure_load(stage, way, stage.database, service, [job])[0]
+
+    @contextmanager
+    def ways(stage: Stage) -> Iterator[Mapping[str, Way]]:
+        with started(HttpServer(stage.database.url)) as (service,):
+            yield {way: lambda: ask(stage, service)}
+
+    return Part(way, way, ways, {})
+
+
+def test_every_module_can_be_imported() -> None:
+    names = [one.name for one in pkgutil.iter_modules(benchmarks.__path__)]
+    assert len(names) > 10
+    for name in names:
+        importlib.import_module(f"benchmarks.{name}")
+
+
+def test_the_parts_make_every_ratio_that_is_promised_and_each_has_a_bar() -> None:
+    made = [name for part in command.PARTS for name in part.ratios]
+    assert sorted(made) == sorted(NAMES)
+    assert list(BARS) == NAMES
+
+
+def test_a_run_writes_its_ratios_and_every_figure(tmp_path: Path) -> None:
+    code, result = run([redeem.PART, batches.PART], tmp_path / "latest.json")
+    assert result["faults"] == []
+    assert code == 0
+    assert set(result["ratios"]) == {*redeem.PART.ratios, *batches.PART.ratios}
+    assert all(value > 0 for name, value in result["ratios"].items() if "growth" not in name)
+    redemption = result["parts"]["redeem"]["ways"]["redeem"]
+    assert redemption["operations"]["values"] == [TINY.redeems]
+    assert {"service_us", "postgres_us", "load_us", "wal_bytes", "p99_ms"} <= set(redemption)
+    checks = result["parts"]["batches"]["checks"]
+    assert checks["hot_share"] >= 0.95
+    assert checks["deadlocks"] == 0
+    assert result["postgresql"]["fsync"] == "on"
+
+
+def test_a_balance_that_nobody_posted_and_a_run_of_refusals_only_make_it_fail(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    refused = asking("refused", place=10**9, with_a_planted_balance=False)
+    planted = asking("planted", place=0, with_a_planted_balance=True)
+    code, result = run([refused, planted], tmp_path / "latest.json")
+    assert code == 1
+    void, wrong_sum = result["faults"]
+    assert "nothing but refusals (4 x instrument_not_found)" in void
+    assert wrong_sum == "planted: the postings come to 0, but the balances changed by 1."
+    assert f"FAILED: {wrong_sum}" in capsys.readouterr().out
+
+
+def test_a_server_whose_commits_need_not_reach_the_disk_is_refused(
+    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", database_url)
+    assert command.run([redeem.PART], TINY, tmp_path / "latest.json") == 1
+    assert not (tmp_path / "latest.json").exists()
