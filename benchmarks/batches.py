@@ -174,6 +174,7 @@ class Poster:
         units = units_of(batches, database.company.sync_keys, NDJSON)
         job = Job(self.service.port, units, self.stage.sessions)
         with Load([job]) as load:
+            load.warm_up()
             load.go()
             note_faults(self.stage, "warm-up of batches", [job], load.results())
 
@@ -369,6 +370,7 @@ def settle_long(stage: Stage, what: str, content_type: str) -> Figures:
         is_behind = count > stage.settings.batch_synchronous_lines_max
         job = Job(service.port, units, 1, expected=frozenset({202 if is_behind else 201}))
         with Load([job]) as load, PeakMemory(service.worker_pids()) as memory:
+            load.warm_up()
             before = snapshot(stage, database, service)
             load.go()
             done = load.results()

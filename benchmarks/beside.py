@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from benchmarks import requests
+from benchmarks.balance import with_warm_up
 from benchmarks.batches import Poster, make_lines, units_of
 from benchmarks.cards import lock, take_cards, wishes_of
 from benchmarks.company import STORES
@@ -33,7 +34,8 @@ def ways(stage: Stage) -> Iterator[Mapping[str, Way]]:
 
 def redeem(stage: Stage, service: HttpServer, *, batches: int) -> Figures:
     """Redeem from cards that the tills have locked, while lines of a batch take from them too."""
-    database, count = stage.database, stage.sizes.redeems_beside_batches
+    database = stage.database
+    count, warm_up = with_warm_up(stage, stage.sizes.redeems_beside_batches)
     cards = take_cards(database, count)
     wishes = list(wishes_of(database, cards, stage.next_run()))
     lock(database, wishes)
@@ -42,6 +44,7 @@ def redeem(stage: Stage, service: HttpServer, *, batches: int) -> Figures:
             service.port,
             [(requests.redemption(wish, database.company),) for wish in wishes],
             CONNECTIONS,
+            warm_up,
             expected=frozenset({201}),
         )
     ]

@@ -121,7 +121,7 @@ class Load:
             process.communicate()
 
     def warm_up(self) -> list[Done]:
-        """Send what is not measured, and return what came of it."""
+        """Send what is not measured, if only nothing, and return what came of it."""
         self.go()
         return self._hear()
 
@@ -317,8 +317,7 @@ def work() -> None:
     job: Job = pickle.load(inwards)  # noqa: S301 - from the parent, and nobody else
     sender = _Sender(job)
     _answer(outwards, Done())
-    parts = [job.units[: job.warm_up]] if job.warm_up else []
-    for units in [*parts, job.units[job.warm_up :]]:
+    for units in (job.units[: job.warm_up], job.units[job.warm_up :]):
         pickle.load(inwards)  # noqa: S301 - from the parent, and nobody else
         _answer(outwards, sender.run(units))
 

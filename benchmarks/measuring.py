@@ -41,7 +41,8 @@ Round = Mapping[str, Figures]
 class Stage:
     """What all parts share: the server, the main database, the sizes, and what was found.
 
-    ``faults`` make the run fail, ``warnings`` are told beside the table.
+    ``faults`` make the run fail. ``disturbances`` are the shares that other processes took of the
+    CPU where it was too much, ``loads`` those of the load generator, by what was measured.
     """
 
     server: Server
@@ -51,13 +52,28 @@ class Stage:
     tell: Callable[[str], None]
     databases: list[Database] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
+    disturbances: dict[str, list[float]] = field(default_factory=dict)
+    loads: dict[str, list[float]] = field(default_factory=dict)
     runs: int = 0
 
     @property
     def sessions(self) -> int:
         """How many sessions a floor has: as many as the service's threads."""
         return self.settings.workers * self.settings.threads
+
+    @property
+    def warnings(self) -> list[str]:
+        """What makes figures doubtful, told beside the table."""
+        told = [
+            f"{what}: other processes took up to {max(shares):.0%} of the CPU in"
+            f" {len(shares)} stretches"
+            for what, shares in self.disturbances.items()
+        ]
+        told += [
+            f"{what}: the load generator took up to {max(shares):.0%} of what was measured"
+            for what, shares in self.loads.items()
+        ]
+        return told
 
     def next_run(self) -> str:
         """Return a word that no business key had yet."""
@@ -148,8 +164,7 @@ def measure_load(
 ) -> tuple[Figures, list[Done]]:
     """Send jobs, the warm-up first, and return the figures and what came of each job."""
     with Load(jobs) as load:
-        if any(job.warm_up for job in jobs):
-            note_faults(stage, what, jobs, load.warm_up())
+        note_faults(stage, what, jobs, load.warm_up())
         before = snapshot(stage, database, server)
         load.go()
         done = load.results()
@@ -188,11 +203,11 @@ def latencies_of(latencies: Sequence[float]) -> Figures:
 
 
 def note_shares(stage: Stage, what: str, figures: Figures) -> None:
-    """Warn of a disturbed machine, and of a load generator that takes too much of it."""
+    """Note a disturbed machine, and a load generator that takes too much of it."""
     if figures["others_share"] > OTHERS_SHARE_MAX:
-        stage.warnings.append(
-            f"{what}: other processes took {figures['others_share']:.0%} of the CPU"
-        )
+        stage.disturbances.setdefault(what, []).append(figures["others_share"])
+    if figures["load_share"] > LOAD_SHARE_MAX:
+        stage.loads.setdefault(what, []).append(figures["load_share"])
 
 
 def note_faults(stage: Stage, what: str, jobs: Sequence[Job], done: Sequence[Done]) -> None:
@@ -204,7 +219,7 @@ def note_faults(stage: Stage, what: str, jobs: Sequence[Job], done: Sequence[Don
         for status, count in one.statuses.items()
         if status in job.expected
     )
-    if good == answers and answers:
+    if good == answers:
         return
     told = {code: count for one in done for code, count in one.refusals.items()}
     found = ", ".join(f"{count} x {code}" for code, count in sorted(told.items())) or "no answer"

@@ -67,6 +67,7 @@ class Database:
     set_up: Updates = field(default_factory=lambda: Updates(0, 0))
     next_place: int = 0
     next_number: int = 0
+    _analysed_postings: int = 0
 
     def wal_position(self) -> int:
         """Return how many bytes of WAL the server has written since it was made."""
@@ -111,7 +112,10 @@ class Database:
 
     def analyse(self) -> None:
         """Tell the planner what the tables hold: planned for empty ones, statements would scan."""
-        self.connection.execute("ANALYZE instruments, live_locks, postings")
+        self.connection.execute("ANALYZE live_locks")
+        if self.expected_postings >= 2 * self._analysed_postings:
+            self.connection.execute("ANALYZE postings")
+            self._analysed_postings = self.expected_postings
 
     def environment(self) -> dict[str, str]:
         """Return what libpq needs to find this database: not on a command line for all to see."""
@@ -121,6 +125,8 @@ class Database:
             "user": "PGUSER",
             "password": "PGPASSWORD",
             "dbname": "PGDATABASE",
+            "sslmode": "PGSSLMODE",
+            "sslrootcert": "PGSSLROOTCERT",
         }
         given = conninfo_to_dict(psycopg_url(self.url))
         return {names[name]: str(value) for name, value in given.items() if name in names}

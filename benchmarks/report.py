@@ -20,6 +20,7 @@ COLUMNS = (
     ("p99_ms", "p99 ms", "{:,.1f}"),
     ("wal_bytes", "WAL B", "{:,.0f}"),
 )
+REMARKS = (("growth_mb", "  a worker grew by {:.1f} MB"), ("instruments", "  {:,.0f} instruments"))
 WAY_WIDTH = 42
 
 
@@ -85,7 +86,7 @@ def _row(item: tuple[str, Mapping[str, Mapping[str, float]]]) -> str:
     cells = [
         form.format(figures[key]["median"]) if key in figures else "-" for key, _, form in COLUMNS
     ]
-    more = f"  {figures['growth_mb']['median']:.1f} MB more" if "growth_mb" in figures else ""
+    more = "".join(form.format(figures[key]["median"]) for key, form in REMARKS if key in figures)
     return f"  {way:<{WAY_WIDTH - 2}}" + "".join(f"{cell:>14}" for cell in cells) + more
 
 
