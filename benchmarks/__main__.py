@@ -13,6 +13,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import psycopg
+
 from benchmarks import balance, batches, beside, denied, lock, machine, redeem, report, scale
 from benchmarks.cards import fill, free
 from benchmarks.checks import baselines_of, check
@@ -23,6 +25,7 @@ from benchmarks.measuring import Figures, Part, Stage
 from benchmarks.postgres import Server, Unmeasurable, open_server
 from benchmarks.processes import UnreadableProcesses
 from benchmarks.ratios import BARS, ratios_of
+from benchmarks.servers import ServerFailed
 from benchmarks.sizes import FULL, QUICK, Sizes
 from hq_service.embedded_postgres import EmbeddedPostgresError
 from hq_service.settings import SettingsError
@@ -37,6 +40,12 @@ PARTS: tuple[Part, ...] = (
     scale.PART,
 )
 RESULTS = Path(__file__).resolve().parent / "results"
+
+BROKEN_OFF = (
+    *(FloorFailed, LoadFailed, UnreadableProcesses, ServerFailed),
+    *(TimeoutError, psycopg.Error),
+)
+"""What ends a part and no other."""
 
 
 class Progress:
@@ -157,7 +166,7 @@ def _run_part(stage: Stage, part: Part) -> tuple[list[dict[str, Figures]], dict[
                     told = report.progress_of(name, figures[name])
                     stage.tell(f"{turn}/{stage.sizes.rounds}  {told}")
                 rounds.append(figures)
-    except (FloorFailed, LoadFailed, UnreadableProcesses, TimeoutError, RuntimeError) as error:
+    except BROKEN_OFF as error:
         stage.faults.append(f"{part.name}: broken off: {error}")
     return rounds, check(stage, part.name, before)
 

@@ -197,18 +197,22 @@ def ways(stage: Stage) -> Iterator[Mapping[str, Way]]:
             TWO_POSTERS: partial(poster.fresh, TWO_POSTERS, lines, 1, JSON, STORES),
             ONE_NDJSON: partial(poster.fresh, ONE_NDJSON, lines, 1, NDJSON),
             "NDJSON, posted again": partial(poster.again, "NDJSON, posted again", lines, NDJSON),
-            "JSON with grants": partial(
-                poster.fresh, "JSON with grants", lines, 1, JSON, with_grants=True
-            ),
             TEXTBOOK_BATCH: lambda: post_to_textbook(stage, textbook),
             **_smaller(poster),
             LONG_NDJSON: lambda: settle_long(stage, LONG_NDJSON, NDJSON),
-            **(
-                {"long JSON": lambda: settle_long(stage, "long JSON", JSON)}
-                if sizes.long_json_batch
-                else {}
-            ),
+            **(_beside_the_ratios(poster) if sizes.has_full_batches else {}),
         }
+
+
+def _beside_the_ratios(poster: Poster) -> dict[str, Way]:
+    """Return the ways that only a full run has: figures that no ratio is made of."""
+    stage, lines = poster.stage, poster.stage.sizes.batch_lines
+    return {
+        "JSON with grants": partial(
+            poster.fresh, "JSON with grants", lines, 1, JSON, with_grants=True
+        ),
+        "long JSON": lambda: settle_long(stage, "long JSON", JSON),
+    }
 
 
 def _smaller(poster: Poster) -> dict[str, Way]:

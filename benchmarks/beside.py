@@ -49,7 +49,7 @@ def redeem(stage: Stage, service: HttpServer, *, batches: int) -> Figures:
         )
     ]
     if batches:
-        lines = stage.sizes.batch_lines
+        lines = stage.sizes.lines_beside
         # The cards of the redemptions come again and again, all through the batch.
         touched = [cards[place % len(cards)] for place in range(lines)]
         made = [make_lines(stage, STORES[0], touched) for _ in range(batches)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -10,7 +11,7 @@ from hq_service.domain.actors import Role
 from hq_service.domain.grants import GrantKeys
 from hq_service.domain.keyring import Keyring
 from hq_service.operations import database
-from hq_service.settings import Settings
+from hq_service.settings import Settings, settings_from
 from hq_service.store import keys, parameters, terminals
 from hq_service.store.database import Connection, transactional
 
@@ -44,9 +45,24 @@ class Company:
         raise LookupError(f"{store_id} has no till {terminal_id}")
 
 
+def environment_of(url: str) -> dict[str, str]:
+    """Return the environment of a service on a database: as it is here, with secrets made up."""
+    masters = KEYRING.grant_keys.masters.items()
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
+    return {
+        **kept,
+        "DATABASE_URL": url.replace("postgresql+psycopg://", "postgresql://", 1),
+        "HQ_NUMBER_SECRET": KEYRING.number_secret.hex(),
+        "HQ_GRANT_KEYS": ",".join(f"{name}:{secret.hex()}" for name, secret in masters),
+    }
+
+
 def settings_of(url: str) -> Settings:
-    """Return the settings of a service on a database."""
-    return Settings(url, KEYRING.number_secret, KEYRING.grant_keys)
+    """Return the settings of a service on a database.
+
+    Raises:  SettingsError for a wrong one among HQ_WORKERS and the like.
+    """
+    return settings_from(environment_of(url))
 
 
 def found(url: str) -> Company:

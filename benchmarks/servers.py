@@ -14,8 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
-from benchmarks.company import KEYRING
-from benchmarks.postgres import psycopg_url
+from benchmarks.company import environment_of
 from benchmarks.processes import children_of, wait_for, wait_until_still
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -31,6 +30,10 @@ FLASK_HELLO = "benchmarks.hello:flask_hello"
 TEXTBOOK = "benchmarks.textbook:from_environment()"
 
 
+class ServerFailed(Exception):
+    """A server ended when it should have started; the message holds its last words."""
+
+
 class HttpServer:
     """One gunicorn with its workers, started as `hq serve` does, on a database.
 
@@ -40,7 +43,7 @@ class HttpServer:
     def __init__(self, url: str, application: str = SERVICE) -> None:
         self.port = _free_port()
         self.application = application
-        self._environment = _environment(url, self.port)
+        self._environment = {**environment_of(url), "HQ_BIND": f"{HOST}:{self.port}"}
         self._log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the server
         self._master: subprocess.Popen[bytes] | None = None
 
@@ -87,13 +90,13 @@ class HttpServer:
     def wait_until_it_listens(self) -> None:
         """Return when connections are taken.
 
-        Raises:  TimeoutError; RuntimeError with the last words of one that ended.
+        Raises:  TimeoutError; ServerFailed with the last words of one that ended.
         """
 
         def listens() -> bool:
             assert self._master is not None
             if self._master.poll() is not None:
-                raise RuntimeError(f"{self.application or 'the service'}: {self._last_words()}")
+                raise ServerFailed(f"{self.application or 'the service'}: {self._last_words()}")
             with socket.socket() as probe:
                 return probe.connect_ex((HOST, self.port)) == 0
 
@@ -114,18 +117,6 @@ def started(*servers: HttpServer) -> Iterator[Sequence[HttpServer]]:
             server.wait_until_it_listens()
         wait_until_still([server.pid for server in servers])
         yield servers
-
-
-def _environment(url: str, port: int) -> dict[str, str]:
-    masters = KEYRING.grant_keys.masters.items()
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
-    return {
-        **kept,
-        "DATABASE_URL": psycopg_url(url),
-        "HQ_NUMBER_SECRET": KEYRING.number_secret.hex(),
-        "HQ_GRANT_KEYS": ",".join(f"{name}:{secret.hex()}" for name, secret in masters),
-        "HQ_BIND": f"{HOST}:{port}",
-    }
 
 
 def _free_port() -> int:

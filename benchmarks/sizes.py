@@ -10,8 +10,10 @@ class Sizes:
     """The fixed work of one round, and how many rounds there are.
 
     Units: whatever is counted: requests, transactions, lines, instruments. ``large_instruments``
-    None takes the main database for the large one. ``batches`` are (lines, how many of them) to
-    post one after the other; ``floor_connections`` is as many sessions as the service has.
+    None takes the main database for the large one. ``has_full_batches`` adds batches that no ratio
+    is made of. ``long_batch_lines`` must be above HQ_BATCH_SYNCHRONOUS_LINES_MAX to be settled
+    behind the answer. ``batches`` are (lines, how many of them) to
+    post one after the other.
     """
 
     rounds: int
@@ -35,11 +37,12 @@ class Sizes:
     sized_redeems: int
     batch_lines: int
     long_batch_lines: int
-    long_json_batch: bool
+    has_full_batches: bool
     batches: tuple[tuple[int, int], ...]
     row_commit_lines: int
     textbook_lines: int
     redeems_beside_batches: int
+    lines_beside: int
 
 
 FULL = Sizes(
@@ -64,11 +67,12 @@ FULL = Sizes(
     sized_redeems=3_000,
     batch_lines=10_000,
     long_batch_lines=100_000,
-    long_json_batch=True,
+    has_full_batches=True,
     batches=((1, 200), (100, 20), (1_000, 4)),
     row_commit_lines=5_000,
     textbook_lines=1_000,
     redeems_beside_batches=1_500,
+    lines_beside=10_000,
 )
 
 QUICK = Sizes(
@@ -78,7 +82,7 @@ QUICK = Sizes(
     large_instruments=None,
     numbered_instruments=25_000,
     connections=16,
-    hellos=1_500,
+    hellos=1_200,
     balances=1_500,
     selects=8_000,
     locks=1_000,
@@ -91,11 +95,12 @@ QUICK = Sizes(
     tpcb_transactions=2_000,
     tpcb_scale=1,
     sized_redeems=1_000,
-    batch_lines=10_000,
-    long_batch_lines=20_000,
-    long_json_batch=False,
-    batches=((1, 40), (100, 5), (1_000, 1)),
+    batch_lines=5_000,
+    long_batch_lines=11_000,
+    has_full_batches=False,
+    batches=((1, 20), (100, 3), (1_000, 1)),
     row_commit_lines=1_500,
     textbook_lines=200,
     redeems_beside_batches=300,
+    lines_beside=2_000,
 )

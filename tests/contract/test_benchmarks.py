@@ -5,18 +5,23 @@ from __future__ import annotations
 import importlib
 import json
 import pkgutil
+import subprocess
+import sys
+import threading
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
 import benchmarks
 from benchmarks import __main__ as command
-from benchmarks import batches, redeem, requests
-from benchmarks.load import Job
+from benchmarks import batches, processes, redeem, requests
+from benchmarks.load import LOST, Job, Load
 from benchmarks.measuring import Figures, Part, Stage, Way, measure_load
 from benchmarks.ratios import BARS
 from benchmarks.servers import HttpServer, started
@@ -36,6 +41,7 @@ TINY = replace(
     tpcb_transactions=16,
     batch_lines=30,
     long_batch_lines=40,
+    has_full_batches=True,
     batches=((1, 2),),
     row_commit_lines=20,
     textbook_lines=10,
@@ -52,8 +58,9 @@ NAMES = """
 
 @pytest.fixture(autouse=True)
 def on_a_server_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With fsync on, which the server of the other tests need not have."""
+    """With fsync on, which the server of the other tests need not have; and with few processes."""
     monkeypatch.delenv("DATABASE_URL", raising=False)
+    monkeypatch.setenv("HQ_WORKERS", "1")
 
 
 def run(parts: list[Part], output: Path) -> tuple[int, Any]:
@@ -121,6 +128,58 @@ def test_a_balance_that_nobody_posted_and_a_run_of_refusals_only_make_it_fail(
     assert "nothing but refusals (4 x instrument_not_found)" in void
     assert wrong_sum == "planted: the postings come to 0, but the balances changed by 1."
     assert f"FAILED: {wrong_sum}" in capsys.readouterr().out
+
+
+def test_the_cpu_of_a_process_that_has_ended_stays_with_its_parent() -> None:
+    burning = "import time\nwhile time.process_time() < 0.3: pass"
+    script = f'"{sys.executable}" -c "$0"; echo done; read word'
+    with subprocess.Popen(
+        ["sh", "-c", script, burning], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as parent:
+        assert parent.stdout is not None
+        assert parent.stdout.readline() == b"done\n"
+        assert processes.cpu_seconds(parent.pid) >= 0.25
+        parent.communicate(b"end\n")
+
+
+class Counting(BaseHTTPRequestHandler):
+    """Answers by the path, and notes it."""
+
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    asked: ClassVar[Counter[str]] = Counter()
+
+    def do_GET(self) -> None:
+        self.asked[self.path] += 1
+        if self.path == "/broken":
+            self.close_connection = True
+            return
+        body = b'{"code":"not_here"}' if self.path == "/missing" else b"x" * 100_000
+        self.send_response(404 if self.path == "/missing" else 200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *arguments: object) -> None:
+        """Say nothing."""
+
+
+def test_the_load_generator_sends_every_request_once_and_tells_what_came_of_it() -> None:
+    paths = [f"/{place}" for place in range(60)] + ["/missing", "/broken"]
+    with ThreadingHTTPServer(("127.0.0.1", 0), Counting) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        units = [(requests.get(path),) for path in paths]
+        job = Job(server.server_port, units, connections=4, warm_up=10)
+        with Load([job]) as load:
+            warm = load.warm_up()
+            load.go()
+            done = load.results()[0]
+        server.shutdown()
+    assert Counting.asked == Counter(paths)
+    assert warm[0].statuses == {200: 10}
+    assert done.statuses == {200: 50, 404: 1, LOST: 1}
+    assert done.refusals == {"not_here": 1}
+    assert len(done.latencies) == 52
 
 
 def test_a_server_whose_commits_need_not_reach_the_disk_is_refused(
