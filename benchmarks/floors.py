@@ -6,7 +6,6 @@ must write is one statement; a denied lock asks what the service asks.
 
 from __future__ import annotations
 
-import os
 import re
 import resource
 import subprocess
@@ -16,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.postgres import Database
-from hq_service.embedded_postgres.programs import find_binaries
+from hq_service.embedded_postgres.programs import find_binaries, program_environment
 from hq_service.store.statements import statement
 
 HOT_CARDS = 50
@@ -180,7 +179,7 @@ def _pgbench(database: Database, *arguments: str) -> Floor:
 def _run(database: Database, *arguments: str) -> str:
     done = subprocess.run(
         [_program(), *arguments],
-        env={"PATH": os.defpath, "LC_ALL": "C", **database.environment()},
+        env={**program_environment(), **database.environment()},
         capture_output=True,
         text=True,
         check=False,

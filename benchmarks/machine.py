@@ -5,13 +5,19 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
+import statistics
 import subprocess
+import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
 import psutil
 
+from hq_service.embedded_postgres.server import SOCKET_PARENT
+
 ROOT = Path(__file__).resolve().parent.parent
+FLUSHES = 100
 PACKAGES = ("flask", "flask-smorest", "gunicorn", "marshmallow", "orjson", "psycopg", "sqlalchemy")
 
 
@@ -24,6 +30,7 @@ def machine() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "memory_mb": psutil.virtual_memory().total // 2**20,
         "load_average": list(os.getloadavg()),
+        "flush_us": _flush_us(),
     }
 
 
@@ -36,6 +43,20 @@ def versions() -> dict[str, str]:
 def service_settings(workers: int, threads: int) -> dict[str, Any]:
     """Return how the servers were run."""
     return {"worker_class": "gthread", "workers": workers, "threads": threads}
+
+
+def _flush_us() -> float:
+    """Return how long 8 kB take to reach the disk: what a commit that waits alone must wait."""
+    # Where a throwaway server has its data; macOS has no fdatasync.
+    flush = getattr(os, "fdatasync", os.fsync)
+    taken = []
+    with tempfile.NamedTemporaryFile(dir=SOCKET_PARENT) as file:
+        for _ in range(FLUSHES):
+            os.pwrite(file.fileno(), bytes(8_192), 0)
+            begun_at = time.perf_counter()
+            flush(file.fileno())
+            taken.append(time.perf_counter() - begun_at)
+    return statistics.median(taken) * 1e6
 
 
 def _processor() -> str:

@@ -56,7 +56,8 @@ def table_of(result: Mapping[str, Any]) -> str:
         (
             f"{result['machine']['processor']}, {result['machine']['cores']} cores;"
             f" PostgreSQL {result['postgresql']['server_version']},"
-            f" Python {result['versions']['python']};"
+            f" Python {result['versions']['python']}; 8 kB to the disk in"
+            f" {result['machine']['flush_us']:,.0f} us;"
             f" {result['rounds']} rounds, medians; CPU in microseconds per operation"
         ),
         "",
