@@ -18,7 +18,7 @@ from uuid import UUID
 import orjson
 
 from benchmarks import floors, requests
-from benchmarks.cards import BALANCE_MINOR, Wish, lock, take_cards, take_places
+from benchmarks.cards import BALANCE_MINOR, Wish, card_id, lock, take_cards, take_places
 from benchmarks.company import CURRENCY, KEYRING, STORES
 from benchmarks.floors import HOT_CARDS
 from benchmarks.load import Job, Load, Unit
@@ -326,14 +326,24 @@ def row_by_row(stage: Stage) -> Figures:
     figures = figures_of(
         before, snapshot(stage, database, None), count, seconds, own, is_own_load=True
     )
-    note_shares(stage, ROW_BY_ROW, figures)
+    note_shares(stage, ROW_BY_ROW, figures, is_own_load=True)
     return figures
 
 
 def row_by_row_pgbench(stage: Stage) -> Figures:
     """Do the same with pgbench on one session, whose own share is smaller."""
     database, count = stage.database, stage.sizes.row_commit_lines
-    run, first = stage.next_run(), take_places(database, count + 1).start
+    run, first = stage.next_run(), take_places(database, max(count, HOT_CARDS) + 1).start
+    # The places that the script comes to.
+    places = [
+        first + (turn // HOT_SHARE % HOT_CARDS if turn % HOT_SHARE == 0 else turn - 1)
+        for turn in range(1, count + 1)
+    ]
+    lock(
+        database,
+        [Wish(card_id(place), "S001", "T01", f"{run}-{n}") for n, place in enumerate(places)],
+    )
+    database.analyse()
     database.expected_postings += count
     return measure_floor(
         stage,

@@ -52,8 +52,8 @@ class Stage:
     tell: Callable[[str], None]
     databases: list[Database] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
-    disturbances: dict[str, list[float]] = field(default_factory=dict)
-    loads: dict[str, list[float]] = field(default_factory=dict)
+    disturbances: dict[str, float] = field(default_factory=dict)
+    loads: dict[str, float] = field(default_factory=dict)
     runs: int = 0
 
     @property
@@ -64,15 +64,16 @@ class Stage:
     @property
     def warnings(self) -> list[str]:
         """What makes figures doubtful, told beside the table."""
-        told = [
-            f"{what}: other processes took up to {max(shares):.0%} of the CPU in"
-            f" {len(shares)} stretches"
-            for what, shares in self.disturbances.items()
-        ]
-        told += [
-            f"{what}: the load generator took up to {max(shares):.0%} of what was measured"
-            for what, shares in self.loads.items()
-        ]
+        told = []
+        for shares, who in (
+            (self.disturbances, "other processes"),
+            (self.loads, "the load generator"),
+        ):
+            if shares:
+                told.append(
+                    f"{who} took up to {max(shares.values()):.0%} of the CPU while these were"
+                    f" measured: {'; '.join(shares)}"
+                )
         return told
 
     def next_run(self) -> str:
@@ -202,12 +203,14 @@ def latencies_of(latencies: Sequence[float]) -> Figures:
     }
 
 
-def note_shares(stage: Stage, what: str, figures: Figures) -> None:
+def note_shares(stage: Stage, what: str, figures: Figures, *, is_own_load: bool = False) -> None:
     """Note a disturbed machine, and a load generator that takes too much of it."""
-    if figures["others_share"] > OTHERS_SHARE_MAX:
-        stage.disturbances.setdefault(what, []).append(figures["others_share"])
-    if figures["load_share"] > LOAD_SHARE_MAX:
-        stage.loads.setdefault(what, []).append(figures["load_share"])
+    others, load = figures["others_share"], figures["load_share"]
+    if others > OTHERS_SHARE_MAX:
+        stage.disturbances[what] = max(others, stage.disturbances.get(what, 0.0))
+    # The floor that this process drives is a client, as a row-by-row job would be one.
+    if load > LOAD_SHARE_MAX and not is_own_load:
+        stage.loads[what] = max(load, stage.loads.get(what, 0.0))
 
 
 def note_faults(stage: Stage, what: str, jobs: Sequence[Job], done: Sequence[Done]) -> None:
