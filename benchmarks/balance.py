@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from benchmarks import floors, requests
-from benchmarks.cards import take_numbered, take_places
+from benchmarks.cards import take_numbered, take_turns
 from benchmarks.load import Job
 from benchmarks.measuring import Figures, Part, Stage, Way, measure_floor, measure_load
 from benchmarks.servers import BARE_WSGI, FLASK_HELLO, HttpServer, started
@@ -60,7 +60,7 @@ def inquire(stage: Stage, service: HttpServer) -> Figures:
 def select_by_key(stage: Stage) -> Figures:
     """Read different cards by their ids, with the service's own statement."""
     database, count = stage.database, stage.sizes.selects
-    first = take_places(database, count).start
+    first = take_turns(database, count).start
     return measure_floor(
         stage,
         "SELECT by key (pgbench)",

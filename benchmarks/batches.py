@@ -18,7 +18,7 @@ from uuid import UUID
 import orjson
 
 from benchmarks import floors, requests
-from benchmarks.cards import BALANCE_MINOR, Wish, card_id, lock, take_cards, take_places
+from benchmarks.cards import BALANCE_MINOR, Wish, card_id, lock, place_at, take_cards, take_turns
 from benchmarks.company import CURRENCY, KEYRING, STORES
 from benchmarks.floors import HOT_CARDS
 from benchmarks.load import Job, Load, Unit
@@ -333,11 +333,14 @@ def row_by_row(stage: Stage) -> Figures:
 def row_by_row_pgbench(stage: Stage) -> Figures:
     """Do the same with pgbench on one session, whose own share is smaller."""
     database, count = stage.database, stage.sizes.row_commit_lines
-    run, first = stage.next_run(), take_places(database, max(count, HOT_CARDS) + 1).start
+    run, first = stage.next_run(), take_turns(database, max(count, HOT_CARDS) + 1).start
     # The places that the script comes to.
     places = [
-        first + (turn // HOT_SHARE % HOT_CARDS if turn % HOT_SHARE == 0 else turn - 1)
-        for turn in range(1, count + 1)
+        place_at(
+            first + (line // HOT_SHARE % HOT_CARDS if line % HOT_SHARE == 0 else line - 1),
+            database.counted,
+        )
+        for line in range(1, count + 1)
     ]
     lock(
         database,

@@ -24,6 +24,10 @@ from hq_service.store.arrays import plain_array, text_array
 ROOT = Path(__file__).resolve().parent.parent
 BALANCE_MINOR = 1_000_000_000
 ROWS_AT_ONCE = 250_000
+STRIDE = 1_000_003
+"""A prime: no two turns below the number of cards come to the same place."""
+USED_SHARE = 10
+"""One card in so many has been used before: in an empty table of postings, plans are other ones."""
 
 # In SQL, as hq_service.domain.numbers.bucket_of; inlined wherever it is called.
 BUCKET_FUNCTION = """
@@ -35,14 +39,24 @@ INSERT_CARDS = f"""
 INSERT INTO instruments (bucket, instrument_id, kind, currency, number_last4, status,
                          balance_minor, version, created_at)
 SELECT bench_bucket(id), id, 'gift_card', '{CURRENCY}', '0000', 'active',
-       {BALANCE_MINOR}, 0, now()
+       {BALANCE_MINOR} - 10 * uses, uses, now()
 """
+POST_HISTORY = f"""
+INSERT INTO postings (bucket, instrument_id, version, store_id, terminal_id, transaction_id, line,
+                      entry, operation, currency, amount_minor, funded_minor, shortfall_minor,
+                      change_minor, balance_after_minor, codes, posted_at)
+SELECT bench_bucket(id), id, 1, 'S001', 'T01', 'before-' || place, 1,
+       'original', 'redeem', '{CURRENCY}', 10, 10, 0, -10, {BALANCE_MINOR} - 10, '{{}}', now()
+  FROM (SELECT place, md5('card' || place)::uuid AS id
+          FROM generate_series(0, %s::int - 1) AS place) AS made
+"""
+# Those at the first places have been used once, which their postings say.
 CARDS_BY_COUNTER = f"""{INSERT_CARDS}
-  FROM (SELECT md5('card' || place)::uuid AS id
+  FROM (SELECT md5('card' || place)::uuid AS id, (place < %s)::int AS uses
           FROM generate_series(%s::int, %s::int) AS place) AS made
 """
 CARDS_BY_ID = f"""{INSERT_CARDS}
-  FROM unnest(%s::uuid[]) AS made (id)
+  FROM (SELECT id, 0 AS uses FROM unnest(%s::uuid[]) AS id) AS made
 """
 
 # Each card is locked, with a grant, for the line that comes first on it.
@@ -121,38 +135,49 @@ def fill(server: Server, instruments: int, numbered: int, tell: Callable[[str], 
     _migrate(url)
     database = Database(url, connect(url), found(url), instruments - numbered, numbered)
     database.connection.execute(BUCKET_FUNCTION)
+    used = database.counted // USED_SHARE
     for first in range(0, database.counted, ROWS_AT_ONCE):
         last = min(first + ROWS_AT_ONCE, database.counted)
-        database.connection.execute(CARDS_BY_COUNTER.encode(), (first, last - 1))
+        database.connection.execute(CARDS_BY_COUNTER.encode(), (used, first, last - 1))
         tell(f"{last:,} of {instruments:,} cards")
     ids = [numbered_id(place) for place in range(numbered)]
     database.connection.execute(CARDS_BY_ID.encode(), (plain_array(ids),))
-    database.connection.execute("VACUUM ANALYZE instruments")
+    database.connection.execute(POST_HISTORY.encode(), (used,))
+    database.expected_postings = used
+    database.connection.execute("VACUUM ANALYZE instruments, postings")
     database.initial_balance_minor = instruments * BALANCE_MINOR
     return database
 
 
 def take_cards(database: Database, count: int) -> list[UUID]:
     """Return the ids of cards that were not taken for long, each once."""
-    return [card_id(place) for place in take_places(database, count)]
+    return [card_id(place_at(turn, database.counted)) for turn in take_turns(database, count)]
 
 
-def take_places(database: Database, count: int) -> range:
-    """Return consecutive places of the counter; as MD5s they are all over the table."""
+def take_turns(database: Database, count: int) -> range:
+    """Return the turns of cards that were not taken for long; `place_at` says where they are."""
     if count > database.counted:
         raise ValueError(f"{count} different cards of {database.counted} are asked for")
-    first = database.next_place if database.next_place + count <= database.counted else 0
-    database.next_place = first + count
+    first = database.next_turn if database.next_turn + count <= database.counted else 0
+    database.next_turn = first + count
     return range(first, first + count)
 
 
-def take_numbered(database: Database, count: int) -> range:
-    """Return consecutive places of cards that are known by number."""
+def take_numbered(database: Database, count: int) -> list[int]:
+    """Return the places of cards that are known by number, each once."""
     if count > database.numbered:
         raise ValueError(f"{count} different numbers of {database.numbered} are asked for")
     first = database.next_number if database.next_number + count <= database.numbered else 0
     database.next_number = first + count
-    return range(first, first + count)
+    return [place_at(turn, database.numbered) for turn in range(first, first + count)]
+
+
+def place_at(turn: int, count: int) -> int:
+    """Return the place that has this turn: far from the one before, in the table too.
+
+    Cards whose turns follow each other would lie on one page, as no real ones do.
+    """
+    return turn * STRIDE % count
 
 
 def lock(database: Database, wishes: Sequence[Wish]) -> None:

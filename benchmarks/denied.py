@@ -21,7 +21,7 @@ FOR_UPDATE = "denied, SELECT FOR UPDATE first (pgbench)"
 def ways(stage: Stage) -> Iterator[Mapping[str, Way]]:
     """Lock one card for the first till, and start the service."""
     database = stage.database
-    place = take_numbered(database, 1).start
+    place = take_numbered(database, 1)[0]
     holder, asker = database.company.tills[0], database.company.tills[1]
     held = Wish(numbered_id(place), holder.store_id, holder.terminal_id, stage.next_run())
     lock(database, [held])

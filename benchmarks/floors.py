@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.cards import STRIDE
 from benchmarks.postgres import Database
 from hq_service.embedded_postgres.programs import find_binaries, program_environment
 from hq_service.store.statements import statement
@@ -27,7 +28,7 @@ LOCK = f"md5('lock' || {TRANSACTION})::uuid"
 
 # The place of the next card: each session of pgbench has a range of its own.
 NEXT_PLACE = """\\set i :i + 1
-\\set place :first + :client_id * :each + :i - 1
+\\set place (:first + :client_id * :each + :i - 1) * :stride % :counted
 """
 
 SELECT_BY_KEY = NEXT_PLACE + (
@@ -67,7 +68,8 @@ SELECT balance_minor FROM card
 
 # As the row-commit floor of a batch: see batches.ROW_BY_ROW.
 SETTLE_ONE = f"""\\set i :i + 1
-\\set place case when :i % 10 = 0 then :first + :i / 10 % {HOT_CARDS} else :first + :i - 1 end
+\\set turn case when :i % 10 = 0 then :first + :i / 10 % {HOT_CARDS} else :first + :i - 1 end
+\\set place :turn * :stride % :counted
 SELECT settle_one(bench_bucket({CARD}), {CARD}, 'floor' || :run::text || '-' || :i::text, 10, now())
 """
 
@@ -131,15 +133,16 @@ def run_script(
 ) -> Floor:
     """Run a script so many times on a number of sessions, each statement prepared once.
 
-    Shapes:  ``variables`` are the script's; ``i``, ``each`` are set here, and ``client_id`` by
-             pgbench.
+    Shapes:  ``variables`` are the script's own; how it comes from turn to turn, and from there to
+             a place, is given here.
     Raises:  FloorFailed.
     """
     each = transactions // sessions
     with tempfile.NamedTemporaryFile("w", suffix=".sql") as file:
         file.write(script)
         file.flush()
-        given = {"i": 0, "each": each, **variables}
+        places = {"i": 0, "each": each, "stride": STRIDE, "counted": database.counted}
+        given = {**places, **variables}
         defined = [word for name, value in given.items() for word in ("-D", f"{name}={value}")]
         return _pgbench(
             database,

@@ -65,7 +65,7 @@ class Database:
     initial_balance_minor: int = 0
     expected_postings: int = 0
     set_up: Updates = field(default_factory=lambda: Updates(0, 0))
-    next_place: int = 0
+    next_turn: int = 0
     next_number: int = 0
     _analysed_postings: int = 0
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from benchmarks import floors, requests
 from benchmarks.balance import greet, with_warm_up
-from benchmarks.cards import Wish, card_id, lock, take_cards, take_places, wishes_of
+from benchmarks.cards import Wish, card_id, lock, place_at, take_cards, take_turns, wishes_of
 from benchmarks.load import Job
 from benchmarks.measuring import Figures, Part, Stage, Way, measure_floor, measure_load
 from benchmarks.postgres import Database
@@ -65,7 +65,8 @@ def in_one_statement(stage: Stage) -> Figures:
     """Do by one statement what a redemption must at least do."""
     database, sessions = stage.database, stage.sessions
     count = stage.sizes.floor_redeems // sessions * sessions
-    run, places = stage.next_run(), take_places(database, count)
+    run, turns = stage.next_run(), take_turns(database, count)
+    places = [place_at(turn, database.counted) for turn in turns]
     lock(
         database,
         [Wish(card_id(place), "S001", "T01", f"floor{run}-{place}") for place in places],
@@ -77,7 +78,7 @@ def in_one_statement(stage: Stage) -> Figures:
         FLOOR,
         database,
         lambda: floors.run_script(
-            database, floors.REDEEM, count, sessions, first=places.start, run=run
+            database, floors.REDEEM, count, sessions, first=turns.start, run=run
         ),
     )
 

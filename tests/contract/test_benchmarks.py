@@ -126,7 +126,7 @@ def test_a_balance_that_nobody_posted_and_a_run_of_refusals_only_make_it_fail(
     assert code == 1
     void, wrong_sum = result["faults"]
     assert "nothing but refusals (4 x instrument_not_found)" in void
-    assert wrong_sum == "planted: the postings come to 0, but the balances changed by 1."
+    assert wrong_sum == "planted: the postings come to -7800, but the balances changed by -7799."
     assert f"FAILED: {wrong_sum}" in capsys.readouterr().out
 
 
