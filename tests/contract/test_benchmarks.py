@@ -75,7 +75,7 @@ def asking(way: str, *, place: int, with_a_planted_balance: bool) -> Part:
         if with_a_planted_balance:
             stage.database.connection.execute(
                 "UPDATE instruments SET balance_minor = balance_minor + 1"
-                " WHERE instrument_id = (SELECT max(instrument_id::text)::uuid FROM instruments)"
+                " WHERE instrument_id = md5('card0')::uuid"
             )
         till = stage.database.company.tills[0]
         job = Job(service.port, [(requests.balance_inquiry(till, place),)] * 4, 2)
@@ -124,9 +124,10 @@ def test_a_balance_that_nobody_posted_and_a_run_of_refusals_only_make_it_fail(
     planted = asking("planted", place=0, with_a_planted_balance=True)
     code, result = run([refused, planted], tmp_path / "latest.json")
     assert code == 1
-    void, wrong_sum = result["faults"]
+    void, wrong_sum, wrong_card = result["faults"]
     assert "nothing but refusals (4 x instrument_not_found)" in void
     assert wrong_sum == "planted: the postings come to -7800, but the balances changed by -7799."
+    assert wrong_card == "planted: the balance of 1 cards is not what was posted."
     assert f"FAILED: {wrong_sum}" in capsys.readouterr().out
 
 
