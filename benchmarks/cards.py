@@ -6,7 +6,9 @@ The others are made from numbers, as HQ makes them, for requests that name a car
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,8 +26,8 @@ from hq_service.store.arrays import plain_array, text_array
 ROOT = Path(__file__).resolve().parent.parent
 BALANCE_MINOR = 1_000_000_000
 ROWS_AT_ONCE = 250_000
-STRIDE = 1_000_003
-"""A prime: no two turns below the number of cards come to the same place."""
+GOLDEN = 0.618_034
+"""Steps of this part of a whole come near no earlier one for as long as possible."""
 USED_SHARE = 10
 """One card in so many has been used before: in an empty table of postings, plans are other ones."""
 
@@ -177,7 +179,16 @@ def place_at(turn: int, count: int) -> int:
 
     Cards whose turns follow each other would lie on one page, as no real ones do.
     """
-    return turn * STRIDE % count
+    return turn * stride_of(count) % count
+
+
+@functools.cache
+def stride_of(count: int) -> int:
+    """Return how far it is from one turn to the next, so that each place comes once."""
+    stride = max(1, int(count * GOLDEN))
+    while math.gcd(stride, count) != 1:
+        stride += 1
+    return stride
 
 
 def lock(database: Database, wishes: Sequence[Wish]) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.cards import STRIDE
+from benchmarks.cards import stride_of
 from benchmarks.postgres import Database
 from hq_service.embedded_postgres.programs import find_binaries, program_environment
 from hq_service.store.statements import statement
@@ -141,8 +141,8 @@ def run_script(
     with tempfile.NamedTemporaryFile("w", suffix=".sql") as file:
         file.write(script)
         file.flush()
-        places = {"i": 0, "each": each, "stride": STRIDE, "counted": database.counted}
-        given = {**places, **variables}
+        places = {"stride": stride_of(database.counted), "counted": database.counted}
+        given = {"i": 0, "each": each, **places, **variables}
         defined = [word for name, value in given.items() for word in ("-D", f"{name}={value}")]
         return _pgbench(
             database,
