@@ -2,13 +2,14 @@
 # Kept to what GNU make 3.81 knows, the one that macOS has.
 
 .DEFAULT_GOAL := help
-.PHONY: help bootstrap run test mutants demo simulate lint format lock psql stop reset clean
+.PHONY: help bootstrap run test mutants bench bench-quick demo simulate lint format lock psql stop \
+	reset clean
 
 PYTHON_IN_VENV := .venv/bin/python
 SHELL := /bin/sh
 
 help: ## show this list
-	@awk 'BEGIN { FS = ":.*## " } /^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
 
 bootstrap:
 	@sh scripts/bootstrap.sh
@@ -23,6 +24,12 @@ test: bootstrap ## run the tests on a throwaway PostgreSQL (ARGS="-k lock" and t
 # Not part of the tests: it runs them once for each defect that it plants in a copy of the tree.
 mutants: bootstrap ## plant defects and see that the tests find each (ARGS="--list", "--only NAME")
 	@exec $(PYTHON_IN_VENV) -m tests.mutants.run $(ARGS)
+
+bench: bootstrap ## measure the service beside PostgreSQL and Flask (ARGS="--only redeem")
+	@exec $(PYTHON_IN_VENV) -m benchmarks $(ARGS)
+
+bench-quick: bootstrap ## the same from less work, in three minutes
+	@exec $(PYTHON_IN_VENV) -m benchmarks --quick $(ARGS)
 
 demo: bootstrap ## lock, redeem and settle an offline batch twice, and print the balances
 	@exec $(PYTHON_IN_VENV) -m hq_service demo
