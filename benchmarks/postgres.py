@@ -81,6 +81,8 @@ class Database:
 
     def write(self, query: str, parameters: Any = None) -> int:
         """Change rows for a measurement to come; return how many. None of it counts as measured."""
+        # What the session has not told yet of transactions before is counted with this one's.
+        self.connection.execute("SELECT pg_stat_force_next_flush()")
         with self.connection.transaction():
             changed = self.connection.execute(query.encode(), parameters).rowcount
             row = self.connection.execute(

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from benchmarks.measuring import Part, Round
+from benchmarks.postgres import Unmeasurable
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +61,13 @@ def ratios_of(part: Part, rounds: Sequence[Round]) -> dict[str, dict[str, Any]]:
     """Return the ratios of a part: each made in every round, and the median of them."""
     found = {}
     for name, ratio in part.ratios.items():
-        values = [ratio(one) for one in rounds]
+        try:
+            values = [ratio(one) for one in rounds]
+        except ZeroDivisionError:
+            raise Unmeasurable(
+                f"{name}: what it is compared with took less CPU than the clock can tell; give it"
+                " more work (benchmarks/sizes.py)."
+            ) from None
         bar, value = BARS[name], statistics.median(values)
         found[name] = {
             "what": bar.what,

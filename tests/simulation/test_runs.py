@@ -9,9 +9,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import replace
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -46,7 +47,7 @@ def off_rows(output: str) -> set[str]:
 @pytest.mark.parametrize(
     "mode",
     [
-        {},
+        {"minutes": 0.05},
         {"outages": True, "seed": 5},
         {"outages": True, "sockets": True, "seed": 2},
     ],
@@ -57,9 +58,9 @@ def test_every_tills_truth_is_hqs(
     admin_key: str,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
-    mode: dict[str, int],
+    mode: dict[str, Any],
 ) -> None:
-    options = replace(SMALL, **mode)  # type: ignore[arg-type]
+    options = replace(SMALL, **mode)
     report = tmp_path / "report.html"
     is_as_expected = play(options, service_url, admin_key, report)
     output = capsys.readouterr().out
@@ -85,6 +86,30 @@ def test_a_broken_lock_leaves_a_shortfall_that_equals_the_cases(
     assert by_tills[0] == by_tills[1] != "0.00"
     [(expected, found)] = re.findall(r"^  open cases: .*?  +(\d+)  +(\d+)  ok$", output, re.M)
     assert expected == found != "0"
+
+
+@pytest.fixture(scope="module")
+def misbehaved(service_url: str, admin_key: str) -> dict[Mischief, tuple[int, str]]:
+    """How a simulation ends behind each mischief: exit code and output. They play at once."""
+    arguments = "simulate --stores 1 --tills-per-store 4 --cards 30 --minutes 0.05".split()
+    ended = {}
+    with ExitStack() as fronts:
+        playing = {}
+        for mischief in Mischief:
+            front = fronts.enter_context(Front(service_url, mischief))
+            simulation = subprocess.Popen(
+                [sys.executable, "-m", "hq_service", *arguments, "--url", front.url],
+                env={**os.environ, "HQ_ADMIN_KEY": admin_key},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+            playing[mischief] = (front, fronts.enter_context(simulation))
+        for mischief, (front, simulation) in playing.items():
+            output, _ = simulation.communicate(timeout=ENDED_SECONDS_MAX)
+            assert front.has_happened.is_set(), output
+            ended[mischief] = (simulation.returncode, output)
+    return ended
 
 
 @pytest.mark.parametrize(
@@ -120,17 +145,12 @@ def test_a_broken_lock_leaves_a_shortfall_that_equals_the_cases(
     ],
 )
 def test_a_service_that_misbehaves_is_found_out(
-    service_url: str, admin_key: str, mischief: Mischief, rows: set[str]
+    misbehaved: dict[Mischief, tuple[int, str]], mischief: Mischief, rows: set[str]
 ) -> None:
-    arguments = "simulate --stores 1 --tills-per-store 4 --cards 30 --minutes 0.05".split()
-    with Front(service_url, mischief) as front:
-        found = CliRunner().invoke(
-            main, [*arguments, "--url", front.url], env={"HQ_ADMIN_KEY": admin_key}
-        )
-        assert front.has_happened.is_set(), found.output
-    assert found.exit_code == 1, found.output
-    assert off_rows(found.output) == rows, found.output
-    assert "HQ and the tills do not agree" in found.output
+    exit_code, output = misbehaved[mischief]
+    assert exit_code == 1, output
+    assert off_rows(output) == rows, output
+    assert "HQ and the tills do not agree" in output
 
 
 def test_a_run_can_be_repeated_on_the_same_service(
@@ -207,44 +227,65 @@ def is_running(process_id: int) -> bool:
     return bool(listed) and not listed.startswith("Z")
 
 
-@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM])
-def test_what_ends_it_early_leaves_no_process_and_no_directory(
-    tmp_path: Path, ending: signal.Signals
-) -> None:
-    environment = {
-        **{name: value for name, value in os.environ.items() if name != "DATABASE_URL"},
-        "TMPDIR": str(tmp_path),
-        "PYTHONUNBUFFERED": "1",
-    }
-    arguments = "simulate --stores 1 --tills-per-store 2 --cards 20 --minutes 5 --outages".split()
-    simulation = subprocess.Popen(
-        [sys.executable, "-m", "hq_service", *arguments],
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        # A background job of a shell would ignore Ctrl-C.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler) and None,
-    )
-    try:
-        assert simulation.stdout is not None
-        for line in simulation.stdout:
+@dataclass
+class Playing:
+    """A simulation on a service of its own, in a temporary directory of its own."""
+
+    process: subprocess.Popen[str]
+    directory: Path
+    below: dict[int, str] = field(default_factory=dict)
+
+    @classmethod
+    def start(cls, directory: Path) -> Playing:
+        directory.mkdir()
+        environment = {
+            **{name: value for name, value in os.environ.items() if name != "DATABASE_URL"},
+            "TMPDIR": str(directory),
+            "PYTHONUNBUFFERED": "1",
+        }
+        options = "--stores 1 --tills-per-store 2 --cards 20 --minutes 5 --outages".split()
+        process = subprocess.Popen(
+            [sys.executable, "-m", "hq_service", "simulate", *options],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            # A background job of a shell would ignore Ctrl-C.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler) and None,
+        )
+        return cls(process, directory)
+
+    def wait_until_it_sells(self) -> Path:
+        """Return the directory of its database."""
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
             if "are open at" in line:
                 break
         time.sleep(1)
-        below = processes_below(simulation.pid)
-        commands = " ".join(below.values())
+        self.below = processes_below(self.process.pid)
+        commands = " ".join(self.below.values())
         assert "gunicorn" in commands
         [database] = set(re.findall(r"/\S*hqtest-[^/\s]+", commands))
-        assert list(tmp_path.glob("hq-simulation-*/*"))
+        assert list(self.directory.glob("hq-simulation-*/*"))
         assert Path(database).is_dir()
-        simulation.send_signal(ending)
-        output, _ = simulation.communicate(timeout=ENDED_SECONDS_MAX)
+        return Path(database)
+
+
+def test_what_ends_it_early_leaves_no_process_and_no_directory(tmp_path: Path) -> None:
+    expected = {signal.SIGINT: 1, signal.SIGTERM: 128 + signal.SIGTERM}
+    playing = {ending: Playing.start(tmp_path / ending.name) for ending in expected}
+    try:
+        databases = {ending: one.wait_until_it_sells() for ending, one in playing.items()}
+        for ending, one in playing.items():
+            one.process.send_signal(ending)
+        for ending, one in playing.items():
+            output, _ = one.process.communicate(timeout=ENDED_SECONDS_MAX)
+            assert one.process.returncode == expected[ending], output
+            assert "Traceback" not in output
+            assert [command for pid, command in one.below.items() if is_running(pid)] == []
+            assert list(one.directory.iterdir()) == []
+            assert not databases[ending].exists()
     finally:
-        simulation.kill()
-        simulation.wait()
-    assert simulation.returncode == (1 if ending is signal.SIGINT else 128 + signal.SIGTERM)
-    assert "Traceback" not in output
-    assert [command for process_id, command in below.items() if is_running(process_id)] == []
-    assert list(tmp_path.iterdir()) == []
-    assert not Path(database).exists()
+        for one in playing.values():
+            one.process.kill()
+            one.process.wait()
