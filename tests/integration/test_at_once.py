@@ -161,6 +161,18 @@ def key_used_on_another_card(scene: Scene) -> None:
     scene.take("X1", 2)
 
 
+def key_used_on_another_card_meanwhile(scene: Scene) -> None:
+    scene.take()
+    elsewhere = scene.hq.issue(BALANCE_MINOR)
+    lock_id = scene.till.lock(elsewhere, "X1").json["lock_id"]
+    assert scene.till.redeem(elsewhere, "X1", 100, lock_id).status_code == 201
+
+
+def voided_on_another_card_meanwhile(scene: Scene) -> None:
+    scene.take()
+    assert scene.till.void(scene.hq.issue(BALANCE_MINOR), "X1").status_code == 201
+
+
 def retired_while_locked(scene: Scene) -> None:
     scene.take()
     retire(scene)
@@ -238,6 +250,8 @@ PASTS: tuple[Past, ...] = (
     locked_and_held,
     spent_offline,
     key_used_on_another_card,
+    key_used_on_another_card_meanwhile,
+    voided_on_another_card_meanwhile,
     retired_while_locked,
     retired_before,
     blocked,
@@ -394,3 +408,13 @@ def test_what_most_tills_ask_is_done_at_once(
 ) -> None:
     answer = both_ways.play("gift_card", past, Wish(path), is_granted=True)
     assert (answer.status_code, both_ways.at_once_count >= 1) == (status, True)
+
+
+def test_a_register_that_acknowledged_something_since_is_granted_by_that(hq: Hq) -> None:
+    till, first, second = hq.till(), hq.issue(BALANCE_MINOR), hq.issue(BALANCE_MINOR)
+    for transaction_id in ("X1", "X2"):  # what its grants depend on is known by now
+        lock = till.lock(first, transaction_id).json
+        assert lock["offline"]["grant"] is None
+        till.release(first, transaction_id, lock["lock_id"])
+    hq.allow_offline(till)
+    assert till.lock(second, "X3").json["offline"]["allowed"] is True

@@ -20,13 +20,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.mutants.at_once import AT_ONCE
 from tests.mutants.mutant import Mutant
 from tests.mutants.rules import RULES
 from tests.mutants.store import STORE
 from tests.mutants.stories import STORIES
 
 ROOT = Path(__file__).resolve().parents[2]
-MUTANTS = (*RULES, *STORIES, *STORE)
+MUTANTS = (*RULES, *STORIES, *STORE, *AT_ONCE)
 
 WORKERS = min(2, os.cpu_count() or 1)
 MUTANT_SECONDS_MAX = 240
