@@ -18,8 +18,6 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 import click
-from alembic import command
-from alembic.config import Config
 from marshmallow import ValidationError
 from marshmallow.fields import Field
 
@@ -51,10 +49,7 @@ from hq_service.settings import (
     port_from,
     settings_from,
 )
-from hq_service.simulation import verb as simulation
-from hq_service.simulation.opening import SimulationFailed
-from hq_service.simulation.result import Options
-from hq_service.terminal import demo, sync_job
+from hq_service.terminal import sync_job
 from hq_service.worker import Worker, WrongSecret
 
 DEMO_KEYS_FILE = "demo-keys.json"
@@ -342,6 +337,9 @@ def play_demo(url: str | None) -> None:
     """Play the stories of two tills on a running service, and check what HQ answers."""
     if is_production(os.environ):
         raise SettingsError("HQ_ENV is production: the demo edits parameters and issues cards.")
+    # Imported by the verbs that play: every other one would wait for it.
+    from hq_service.terminal import demo
+
     port = port_from(os.environ)
     if url is None:
         _tell_of_other_services(port)
@@ -394,6 +392,10 @@ def play_simulation(url: str | None, report: Path | None, **options: Any) -> Non
     """Let a fleet of tills sell, lose its connections, crash, and compare it with HQ."""
     if is_production(os.environ):
         raise SettingsError("HQ_ENV is production: the simulation makes stores and issues cards.")
+    from hq_service.simulation import verb as simulation
+    from hq_service.simulation.opening import SimulationFailed
+    from hq_service.simulation.result import Options
+
     try:
         is_as_expected = simulation.run(
             Options(**options), url, report, os.environ, _throwaway_database
@@ -684,6 +686,10 @@ def _look_before_serving(settings: Settings) -> None:
 
 
 def _migrate(settings: Settings) -> None:
+    # A third of the time that every verb takes to start, and this one alone needs it.
+    from alembic import command
+    from alembic.config import Config
+
     configuration = Config(toml_file=_root() / "pyproject.toml")
     configuration.attributes["database_url"] = settings.database_url
     command.upgrade(configuration, "head")

@@ -17,6 +17,7 @@ from flask import Flask
 from hypothesis import HealthCheck, settings
 from psycopg import sql
 
+from hq_service.api import at_once
 from hq_service.embedded_postgres import ThrowawayPostgres
 from hq_service.settings import database_url_from
 from tests.invariants import assert_invariants
@@ -138,3 +139,16 @@ def whole_afterwards(hq: Hq) -> Iterator[None]:
     """Whatever a test did, what must be true at any moment is true behind it."""
     yield
     assert_invariants(hq.sql)
+
+
+@pytest.fixture
+def in_full(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let nothing be tried at once: every request goes through the schemas and the rules."""
+    monkeypatch.setattr(at_once, "small_json_body", lambda _request: None)
+
+
+@pytest.fixture(params=["at once", "in full"])
+def either_way(request: pytest.FixtureRequest) -> None:
+    """Play a test twice: as requests usually go, and with nothing tried at once."""
+    if request.param == "in full":
+        request.getfixturevalue("in_full")

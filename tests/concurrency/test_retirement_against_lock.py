@@ -19,7 +19,7 @@ from tests.concurrency.test_races import (
 )
 from tests.support import NOTHING_AT_STAKE, Hq, Till, on_its_own, running, together
 
-pytestmark = pytest.mark.usefixtures("whole_afterwards")
+pytestmark = pytest.mark.usefixtures("whole_afterwards", "either_way")
 
 THREADS = 8
 LIST_IS_HELD = "LOCK TABLE live_locks IN SHARE MODE"

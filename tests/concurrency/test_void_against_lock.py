@@ -17,7 +17,7 @@ from tests.concurrency.test_races import (
 )
 from tests.support import Card, Hq, Till, a_number, on_its_own, running, together
 
-pytestmark = pytest.mark.usefixtures("whole_afterwards")
+pytestmark = pytest.mark.usefixtures("whole_afterwards", "either_way")
 
 THREADS = 8
 

@@ -24,7 +24,6 @@ from flask import Flask
 from sqlalchemy import event
 from werkzeug.test import TestResponse
 
-from hq_service.api import at_once
 from hq_service.app import create_app
 from hq_service.embedded_postgres import ThrowawayPostgres
 from hq_service.operations import locks
@@ -329,12 +328,6 @@ def test_a_database_that_is_away_is_told_and_the_service_recovers_by_itself(
     assert hq.client.get("/readyz").status_code == 200
     statuses = {name: given[name]().status_code for name in COMMANDS}
     assert statuses == {name: 200 if name == "release" else 201 for name in COMMANDS}
-
-
-@pytest.fixture
-def in_full(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let nothing be tried at once: what is about statements and commits that are not one."""
-    monkeypatch.setattr(at_once, "small_json_body", lambda _request: None)
 
 
 @pytest.mark.parametrize("way", ["pg_cancel_backend", "pg_terminate_backend"])

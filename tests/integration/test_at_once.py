@@ -410,6 +410,12 @@ def test_what_most_tills_ask_is_done_at_once(
     assert (answer.status_code, both_ways.at_once_count >= 1) == (status, True)
 
 
+def test_another_lock_than_the_cards_comes_to_the_same(both_ways: BothWays) -> None:
+    wish = Wish("/v1/redemptions", has_own_lock=False)
+    answer = both_ways.play("gift_card", locked, wish, is_granted=False)
+    assert (answer.status_code, answer.json["code"]) == (409, "lock_lost")
+
+
 def test_a_register_that_acknowledged_something_since_is_granted_by_that(hq: Hq) -> None:
     till, first, second = hq.till(), hq.issue(BALANCE_MINOR), hq.issue(BALANCE_MINOR)
     for transaction_id in ("X1", "X2"):  # what its grants depend on is known by now

@@ -11,7 +11,6 @@ import psycopg
 import pytest
 from werkzeug.test import TestResponse
 
-from hq_service.api import at_once
 from hq_service.operations import breaks
 from hq_service.store import parameters
 from hq_service.store.database import db
@@ -86,9 +85,8 @@ def test_what_tills_ask_all_day_is_one_statement(hq: Hq, monkeypatch: pytest.Mon
 
 
 def test_a_lock_a_redemption_and_a_balance_have_a_budget_when_carried_out_in_full(
-    hq: Hq, monkeypatch: pytest.MonkeyPatch
+    hq: Hq, in_full: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(at_once, "small_json_body", lambda _request: None)
     assert budgets_of_a_sale(hq, monkeypatch) == {
         "lock": SIGN_IN + LOCK_STATEMENTS,
         "denied": SIGN_IN + DENIED_STATEMENTS,

@@ -78,7 +78,7 @@ AT_ONCE = (
         REDEEM,
         "       AND lock_id = $9 AND lock_store_id = $3",
         "       AND lock_id IS NOT NULL AND $9::uuid IS NOT NULL AND lock_store_id = $3",
-        (f"{TESTS}::test_both_ways_come_to_the_same",),
+        (f"{TESTS}::test_another_lock_than_the_cards_comes_to_the_same",),
     ),
     Mutant(
         "a-voided-key-locks-at-once",
