@@ -35,11 +35,11 @@ class Journal:
         before = bisect.bisect_right(self.ranges, (sequence, _ENDLESS)) - 1
         return before >= 0 and sequence < self.ranges[before][1]
 
-    def add(self, sequence: int) -> None:
-        """Note that a number has arrived."""
-        if sequence in self:
-            return
+    def add(self, sequence: int) -> bool:
+        """Note that a number has arrived; return whether it is new."""
         after = bisect.bisect_right(self.ranges, (sequence, _ENDLESS))
+        if after and sequence < self.ranges[after - 1][1]:
+            return False
         start, end = sequence, sequence + 1
         if after < len(self.ranges) and self.ranges[after][0] == end:
             end = self.ranges.pop(after)[1]
@@ -47,6 +47,7 @@ class Journal:
             after -= 1
             start = self.ranges.pop(after)[0]
         self.ranges.insert(after, (start, end))
+        return True
 
     @property
     def acknowledged_through(self) -> int:

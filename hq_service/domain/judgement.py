@@ -48,7 +48,9 @@ class LockEffect(StrEnum):
     CONSUMED = "consumed"
 
 
-@dataclass(frozen=True, slots=True)
+# Judgement and _Proof are made for every line and never changed: to freeze them would cost more
+# than the judging.
+@dataclass(slots=True)
 class Judgement:
     """What one line comes to.
 
@@ -150,6 +152,27 @@ class Context:
     actor: str
     is_offline: bool = True
     batch_id: str = ""
+    # The same for all lines, so made once: between these two instants a till's clock is believed.
+    oldest_at: datetime = field(init=False)
+    newest_at: datetime = field(init=False)
+    _grants: dict[tuple[str, str, str], Grant | None] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+
+    def __post_init__(self) -> None:
+        age = timedelta(hours=self.parameters.offline_age_hours_max)
+        skew = timedelta(seconds=self.parameters.clock_skew_seconds_max)
+        object.__setattr__(self, "oldest_at", self.received_at - age)
+        object.__setattr__(self, "newest_at", self.received_at + skew)
+
+    def grant(self, line: Line) -> Grant | None:
+        """Return the grant that a line shows if HQ signed it for its terminal; verified once."""
+        if line.grant is None:
+            return None
+        shown = (line.grant, line.key.store_id, line.key.terminal_id)
+        if shown not in self._grants:
+            self._grants[shown] = self.keyring.grant(line.grant, line.key)
+        return self._grants[shown]
 
 
 def judge(line: Line, instrument: Instrument | None, known: Known, context: Context) -> Judgement:
@@ -199,7 +222,7 @@ def judge_funding(
     line: Line, instrument: Instrument | None, known: Known, context: Context
 ) -> Judgement:
     """Decide on a line whose key is new: rows 6, 7 and 10, then funding and doubts."""
-    grant = context.keyring.grant(line.grant, line.key) if line.grant else None
+    grant = context.grant(line)
     if instrument is None:
         instrument = granted_issue(line, grant)
     if instrument is None:  # 6
@@ -209,19 +232,15 @@ def judge_funding(
     doubt = _doubt_of_refund(line, known)
     if doubt is not None:
         return Judgement(Outcome.HELD, (doubt,), lock_effect=LockEffect.KEPT)
-    named = (line.lock_id, grant.lock_id if grant else None)
-    if any(
-        known.is_spent(line.instrument_id, lock_id, line.key)
-        for lock_id in named
-        if lock_id is not None
-    ):  # 10
-        return Judgement(Outcome.HELD, (Code.LOCK_ALREADY_USED,))
+    for lock_id in (line.lock_id, grant.lock_id if grant else None):
+        if lock_id is not None and known.is_spent(line.instrument_id, lock_id, line.key):  # 10
+            return Judgement(Outcome.HELD, (Code.LOCK_ALREADY_USED,))
     return fund(line, instrument, known, context)
 
 
 def fund(line: Line, instrument: Instrument, known: Known, context: Context) -> Judgement:
     """Fund a line and add every doubt that holds: steps 2 to 4, whatever step 1 would say."""
-    grant = context.keyring.grant(line.grant, line.key) if line.grant else None
+    grant = context.grant(line)
     proof = _proof(line, instrument, grant, known, context)
     return _fund(line, instrument, proof, known, context)
 
@@ -308,7 +327,7 @@ def _doubt_of_refund(line: Line, known: Known) -> str | None:
     return Code.REFUND_EXCEEDS_ORIGINAL if refunded_minor > posted[0].amount_minor else None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Proof:
     """What a line can show for itself: a lock that lives, one that is gone, a grant, or nothing.
 
@@ -506,7 +525,7 @@ def _grant_doubts(line: Line, context: Context) -> list[str]:
     """Return the code for a grant that fails its check: it counts as absent, and is told."""
     if line.grant is None:
         return []
-    grant = context.keyring.grant(line.grant, line.key)
+    grant = context.grant(line)
     return [] if grant is not None and _covers(grant, line) else [Code.GRANT_INVALID]
 
 
@@ -520,11 +539,9 @@ def _doubts_of_permission_and_time(
     concluded_at = line.concluded_at
     if concluded_at is None:
         return codes
-    limits = context.parameters
-    oldest = context.received_at - timedelta(hours=limits.offline_age_hours_max)
-    if concluded_at < oldest or (proof.until is not None and concluded_at > proof.until):
+    if concluded_at < context.oldest_at or (proof.until is not None and concluded_at > proof.until):
         codes.append(Code.TOO_OLD)
-    if concluded_at > context.received_at + timedelta(seconds=limits.clock_skew_seconds_max):
+    if concluded_at > context.newest_at:
         codes.append(Code.CLOCK_SKEW)
     return codes
 

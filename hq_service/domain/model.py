@@ -178,6 +178,20 @@ class Instrument:
     remainder_id: UUID | None
     lock: Lock | None
 
+    def copy(self) -> Instrument:
+        """Return an instrument of its own, to be changed; a lock is never changed, but taken."""
+        return Instrument(
+            self.instrument_id,
+            self.kind,
+            self.currency,
+            self.number_last4,
+            self.status,
+            self.balance_minor,
+            self.version,
+            self.remainder_id,
+            self.lock,
+        )
+
 
 def newborn(instrument_id: UUID, kind: str, currency: str, number_last4: str) -> Instrument:
     """Return an instrument that is not worth anything yet."""
@@ -198,9 +212,9 @@ def newborn(instrument_id: UUID, kind: str, currency: str, number_last4: str) ->
 class Line:
     """One line as a till or a sync job presents it, online or offline.
 
-    ``position`` is its place in the sender's array; ``journal_id`` and ``sequence`` are null
-    online. ``original`` is the line that a linked refund gives back; ``reason`` why a refund has
-    none, or why a line is voided.
+    ``position`` is its place in the sender's array; ``journal_id`` and ``sequence``, and with them
+    ``place``, where the terminal wrote the line, are null online. ``original`` is the line that a
+    linked refund gives back; ``reason`` why a refund has none, or why a line is voided.
     """
 
     key: BusinessKey
@@ -219,13 +233,15 @@ class Line:
     position: int = 0
     reason: str | None = None
     tender: Tender | None = None
+    # Made once: settling a line asks for it again and again.
+    place: Place | None = field(init=False, repr=False, compare=False)
 
-    @property
-    def place(self) -> Place | None:
-        """Return where the terminal wrote the line; None online."""
-        if self.journal_id is None or self.sequence is None:
-            return None
-        return Place(self.key.terminal_id, self.journal_id, self.sequence)
+    def __post_init__(self) -> None:
+        self.place = (
+            None
+            if self.journal_id is None or self.sequence is None
+            else Place(self.key.terminal_id, self.journal_id, self.sequence)
+        )
 
     @property
     def is_void(self) -> bool:

@@ -189,6 +189,14 @@ class _Fold:
         """Return the instrument as the lines so far have left it."""
         return self.settlement.instruments.get(instrument_id) or self.before.get(instrument_id)
 
+    def own(self, instrument: Instrument) -> Instrument:
+        """Return the working copy of an instrument that is going to be changed."""
+        instrument_id = instrument.instrument_id
+        working = self.settlement.instruments.get(instrument_id)
+        if working is None:
+            working = self.settlement.instruments[instrument_id] = instrument.copy()
+        return working
+
     def quarantine(self, line: UnreadableLine) -> None:
         """Count a line that nobody can read; its place in the journal has arrived all the same."""
         case_id = case_id_of_unreadable(line, self.context.batch_id)
@@ -231,30 +239,28 @@ class _Fold:
     def arrive(self, place: Place) -> None:
         """Note that a number of a journal has arrived."""
         name = (place.terminal_id, place.journal_id)
-        journal = self.known.journals.setdefault(name, Journal())
-        if place.sequence not in journal:
-            journal.add(place.sequence)
+        journal = self.known.journals.get(name)
+        if journal is None:
+            journal = self.known.journals[name] = Journal()
+        if journal.add(place.sequence):
             self.settlement.journals[name] = journal
 
     def apply(self, line: Line, instrument: Instrument | None, judgement: Judgement) -> LineResult:
         """Carry out a judgement; a duplicate is answered with the result that it repeats."""
         result = self.result_of(line, judgement)
-        if instrument is None and judgement.posts and line.grant is not None:
-            instrument = granted_issue(line, self.context.keyring.grant(line.grant, line.key))
+        if instrument is None and judgement.posts:
+            instrument = granted_issue(line, self.context.grant(line))
             assert instrument is not None  # nothing else is posted on an unknown instrument
             self.settlement.created[instrument.instrument_id] = instrument
         if judgement.voids:
             self.void(line, result)
         if instrument is not None:
-            changed = replace(instrument)
             if judgement.posts:
-                self.post(line, changed, judgement, result)
+                self.post(line, self.own(instrument), judgement, result)
             elif judgement.reverses is not None:
-                self.undo(line, changed, judgement, result)
+                self.undo(line, self.own(instrument), judgement, result)
             if judgement.lock_effect is LockEffect.RELEASED:
-                self.release(line, changed)
-            if changed != instrument:
-                self.settlement.instruments[changed.instrument_id] = changed
+                self.release(line, self.current(line.instrument_id) or instrument)
         if judgement.posts or judgement.outcome is Outcome.HELD:
             self.known.results.setdefault(line.key, {})[line.content] = result
         return result
@@ -448,7 +454,7 @@ class _Fold:
         lock = instrument.lock
         if lock is None or lock.key != line.key or line.lock_id not in (None, lock.lock_id):
             return
-        instrument.lock = None
+        self.own(instrument).lock = None
         end = LockEnd.VOIDED if line.key in self.known.voided else LockEnd.RELEASED
         self.settlement.ended_locks.append(
             EndedLock(instrument.instrument_id, lock, end, self.context.now, self.context.actor)

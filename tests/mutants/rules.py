@@ -133,8 +133,8 @@ RULES = (
         "a-spent-lock-funds-another-line",
         "Row 10 is left out: who names a lock that was spent is paid like anybody else.",
         JUDGEMENT,
-        "known.is_spent(line.instrument_id, lock_id, line.key)\n        for lock_id in named",
-        "False\n        for lock_id in named",
+        "if lock_id is not None and known.is_spent(line.instrument_id, lock_id, line.key):  # 10",
+        "if False:",
     ),
     rule(
         "a-lock-that-was-spent-on-another-card-counts",
@@ -150,8 +150,8 @@ RULES = (
         "a-grant-may-fund-two-lines",
         "Row 10 looks at the lock that the line names, and not at the one of its grant.",
         JUDGEMENT,
-        "named = (line.lock_id, grant.lock_id if grant else None)",
-        "named = (line.lock_id,)",
+        "for lock_id in (line.lock_id, grant.lock_id if grant else None):",
+        "for lock_id in (line.lock_id,):",
     ),
     rule(
         "a-grant-is-good-for-any-transaction",
