@@ -121,7 +121,12 @@ def reading(operation: Callable[Concatenate[Connection, P], R]) -> Callable[P, R
     @functools.wraps(operation)
     def run(*arguments: P.args, **keywords: P.kwargs) -> R:
         try:
-            return operation(_connection(), *arguments, **keywords)
+            connection = _connection()
+            with db.session.no_autoflush:
+                result = operation(connection, *arguments, **keywords)
+            # There is nothing to commit; but at a rollback the driver forgets what it has prepared.
+            connection.commit()
+            return result
         except (psycopg.Error, sqlalchemy.exc.SQLAlchemyError) as error:
             _translate(error)
         finally:
