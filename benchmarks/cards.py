@@ -21,7 +21,7 @@ from benchmarks.company import CURRENCY, KEYRING, found
 from benchmarks.postgres import Database, Server, connect
 from hq_service.domain.model import Kind
 from hq_service.domain.numbers import bucket_of, instrument_id_of
-from hq_service.store.arrays import plain_array, text_array
+from hq_service.store.arrays import array
 
 ROOT = Path(__file__).resolve().parent.parent
 BALANCE_MINOR = 1_000_000_000
@@ -143,7 +143,7 @@ def fill(server: Server, instruments: int, numbered: int, tell: Callable[[str], 
         database.connection.execute(CARDS_BY_COUNTER.encode(), (used, first, last - 1))
         tell(f"{last:,} of {instruments:,} cards")
     ids = [numbered_id(place) for place in range(numbered)]
-    database.connection.execute(CARDS_BY_ID.encode(), (plain_array(ids),))
+    database.connection.execute(CARDS_BY_ID.encode(), (array(ids),))
     database.connection.execute(POST_HISTORY.encode(), (used,))
     database.expected_postings = used
     database.connection.execute("VACUUM ANALYZE instruments, postings")
@@ -194,12 +194,12 @@ def stride_of(count: int) -> int:
 def lock(database: Database, wishes: Sequence[Wish]) -> None:
     """Lock the card of each wish for it, as set-up; the first on a card has it."""
     parameters = {
-        "buckets": plain_array(bucket_of(wish.instrument_id) for wish in wishes),
-        "instrument_ids": plain_array(wish.instrument_id for wish in wishes),
-        "lock_ids": plain_array(wish.lock_id for wish in wishes),
-        "store_ids": text_array(wish.store_id for wish in wishes),
-        "terminal_ids": text_array(wish.terminal_id for wish in wishes),
-        "transaction_ids": text_array(wish.transaction_id for wish in wishes),
+        "buckets": array(bucket_of(wish.instrument_id) for wish in wishes),
+        "instrument_ids": array(wish.instrument_id for wish in wishes),
+        "lock_ids": array(wish.lock_id for wish in wishes),
+        "store_ids": array(wish.store_id for wish in wishes),
+        "terminal_ids": array(wish.terminal_id for wish in wishes),
+        "transaction_ids": array(wish.transaction_id for wish in wishes),
     }
     database.write(LOCK_CARDS, parameters)
 

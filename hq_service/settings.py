@@ -36,7 +36,7 @@ class Settings:
     batch_body_bytes_max: int = 64 * 1024 * 1024
     batch_lines_max: int = 100_000
     batch_synchronous_lines_max: int = 10_000
-    settle_chunk_lines: int = 1_000
+    settle_chunk_lines: int = 500
     commit_deadline_seconds: int = 8
     log_level: str = "INFO"
 
@@ -59,7 +59,7 @@ def settings_from(environ: Mapping[str, str]) -> Settings:
         batch_synchronous_lines_max=_integer(
             environ, "HQ_BATCH_SYNCHRONOUS_LINES_MAX", 10_000, 1, 1_000_000
         ),
-        settle_chunk_lines=_integer(environ, "HQ_SETTLE_CHUNK_LINES", 1_000, 1, 10_000),
+        settle_chunk_lines=_integer(environ, "HQ_SETTLE_CHUNK_LINES", 500, 1, 10_000),
         commit_deadline_seconds=_integer(environ, "HQ_COMMIT_DEADLINE_SECONDS", 8, 1, 60),
         log_level=_choice(environ, "HQ_LOG_LEVEL", "INFO", ("DEBUG", "INFO", "WARNING", "ERROR")),
     )

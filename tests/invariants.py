@@ -12,6 +12,24 @@ Rows = list[tuple[Any, ...]]
 
 KEY = "store_id, terminal_id, transaction_id, line"
 
+# What the lines of batches came to, each a row, as it is told to their sender.
+SETTLED = """
+    SELECT kept.store_id, kept.batch_id, (one ->> 0)::int AS position, one ->> 1 AS terminal_id,
+           one ->> 2 AS transaction_id, (one ->> 3)::int AS line,
+           (one ->> 4)::uuid AS instrument_id, one ->> 5 AS outcome,
+           one ->> 6 AS original_outcome, one -> 7 AS codes, (one ->> 8)::bigint AS funded_minor,
+           (one ->> 9)::bigint AS shortfall_minor, (one ->> 11)::uuid AS case_id
+      FROM offline_batch_results AS kept
+     CROSS JOIN jsonb_array_elements(convert_from(kept.results, 'UTF8')::jsonb) AS told (one)
+"""
+# And what they were, as they were received.
+RECEIVED = """
+    SELECT part.store_id, part.batch_id, (one ->> 0)::int AS position, one ->> 4 AS operation,
+           one ->> 8 AS status
+      FROM offline_batch_parts AS part
+     CROSS JOIN jsonb_array_elements(convert_from(part.lines, 'UTF8')::jsonb) AS told (one)
+"""
+
 INVARIANTS: Mapping[str, str] = {
     "a balance is the sum of its postings": """
         SELECT instrument.instrument_id, instrument.balance_minor, sum(posting.change_minor)
@@ -111,23 +129,40 @@ INVARIANTS: Mapping[str, str] = {
          GROUP BY posting.bucket, posting.instrument_id, posting.version, posting.shortfall_minor
         HAVING count(one.case_id) <> 1
     """,
-    "a held or quarantined line has its case": """
+    "a held or quarantined line has its case": f"""
         SELECT store_id, batch_id, position, case_id
           FROM (SELECT store_id, batch_id, position, case_id
-                  FROM offline_lines
-                 WHERE outcome = 'held'
+                  FROM ({SETTLED}) AS settled
+                 WHERE outcome IN ('held', 'quarantined')
+                 UNION ALL
+                SELECT store_id, batch_id, position, case_id
+                  FROM held_lines
                  UNION ALL
                 SELECT store_id, batch_id, position, case_id
                   FROM quarantined_lines) AS doubtful
          WHERE NOT EXISTS (SELECT 1 FROM cases WHERE cases.case_id = doubtful.case_id)
     """,
-    "an applied redemption has its posting": """
+    "what is told to be held or quarantined has a row of its own": f"""
+        SELECT told.store_id, told.batch_id, told.position, told.outcome, own.outcome
+          FROM (SELECT * FROM ({SETTLED}) AS settled
+                 WHERE outcome IN ('held', 'quarantined')) AS told
+          FULL JOIN (SELECT store_id, batch_id, position, case_id, 'held' AS outcome
+                       FROM held_lines
+                      UNION ALL
+                     SELECT store_id, batch_id, position, case_id, 'quarantined'
+                       FROM quarantined_lines) AS own
+            ON (own.store_id, own.batch_id, own.position, own.case_id, own.outcome)
+             = (told.store_id, told.batch_id, told.position, told.case_id, told.outcome)
+         WHERE told.position IS NULL OR own.position IS NULL
+    """,
+    "an applied redemption has its posting": f"""
         SELECT settled.store_id, settled.batch_id, settled.position
-          FROM offline_lines AS settled
+          FROM ({SETTLED}) AS settled
+          JOIN ({RECEIVED}) AS received USING (store_id, batch_id, position)
          WHERE settled.outcome = 'applied'
-           AND settled.operation = 'redeem'
-           AND settled.status = 'concluded'
-           AND NOT 'voided' = ANY (settled.codes)
+           AND received.operation = 'redeem'
+           AND received.status = 'concluded'
+           AND NOT settled.codes ? 'voided'
            AND NOT EXISTS (SELECT 1
                              FROM postings AS posting
                             WHERE posting.store_id = settled.store_id
@@ -141,9 +176,10 @@ INVARIANTS: Mapping[str, str] = {
     """,
     "a business key is applied in one line of one batch": f"""
         SELECT {KEY}, count(*)
-          FROM offline_lines
+          FROM ({SETTLED}) AS settled
+          JOIN ({RECEIVED}) AS received USING (store_id, batch_id, position)
          WHERE outcome = 'applied' AND operation = 'redeem' AND status = 'concluded'
-           AND NOT 'voided' = ANY (codes)
+           AND NOT codes ? 'voided'
          GROUP BY {KEY}
         HAVING count(*) > 1
     """,
@@ -282,17 +318,41 @@ INVARIANTS: Mapping[str, str] = {
             OR chain.at_id = chain.first_id
             OR chain.depth >= 200
     """,
-    "a batch counts the lines that are stored": """
+    "a batch counts the lines that are stored": f"""
         SELECT batch.store_id, batch.batch_id, batch.settled_count, count(settled.position)
           FROM offline_batches AS batch
-          LEFT JOIN (SELECT store_id, batch_id, position FROM offline_lines
-                      UNION ALL
-                     SELECT store_id, batch_id, position FROM quarantined_lines) AS settled
-            USING (store_id, batch_id)
+          LEFT JOIN ({SETTLED}) AS settled USING (store_id, batch_id)
          GROUP BY batch.store_id, batch.batch_id
         HAVING batch.settled_count <> count(settled.position)
             OR batch.settled_count <> count(DISTINCT settled.position)
             OR max(settled.position) >= batch.lines_count
+    """,
+    "a chunk says what is in it": """
+        SELECT kept.store_id, kept.batch_id, kept.settled_before, kept.counts
+          FROM offline_batch_results AS kept
+         CROSS JOIN LATERAL (
+               SELECT count(*) AS lines_count, min((one ->> 0)::int) AS first_position,
+                      max((one ->> 0)::int) AS last_position,
+                      sum((one ->> 5 = 'applied')::int) AS applied,
+                      sum((one ->> 5 = 'duplicate')::int) AS duplicate,
+                      sum((one ->> 5 = 'held')::int) AS held,
+                      sum((one ->> 5 = 'quarantined')::int) AS quarantined
+                 FROM jsonb_array_elements(convert_from(kept.results, 'UTF8')::jsonb) AS t (one)
+               ) AS found
+          LEFT JOIN offline_batch_results AS behind
+            ON behind.store_id = kept.store_id
+           AND behind.batch_id = kept.batch_id
+           AND behind.settled_before = kept.settled_before + found.lines_count
+          JOIN offline_batches AS batch
+            ON batch.store_id = kept.store_id AND batch.batch_id = kept.batch_id
+         WHERE (found.first_position, found.last_position)
+               <> (kept.first_position, kept.last_position)
+            OR found.applied <> coalesce((kept.counts ->> 'applied')::int, 0)
+            OR found.duplicate <> coalesce((kept.counts ->> 'duplicate')::int, 0)
+            OR found.held <> coalesce((kept.counts ->> 'held')::int, 0)
+            OR found.quarantined <> coalesce((kept.counts ->> 'quarantined')::int, 0)
+            OR (behind.batch_id IS NULL
+                AND kept.settled_before + found.lines_count <> batch.settled_count)
     """,
 }
 

@@ -8,6 +8,7 @@ batch again or by ``hq settle-pending``.
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -230,9 +231,9 @@ def dry_run(
         received_at=now,
         received_by=actor.name,
     )
-    context = settling_context(batch, ordered, keyring, now)
+    context = settling_context(connection, batch, ordered, keyring, now)
     found, known = settlements.load(
-        connection, readable, named_lock_ids(readable, keyring), for_update=False
+        connection, readable, named_lock_ids(readable, context), for_update=False
     )
     known.journals = journals.read(connection, envelope.store_id)
     settlement = settle(ordered, found, known, context)
@@ -263,6 +264,7 @@ def state(connection: Connection, store_id: str, batch_id: str, actor: Actor) ->
     batch = batches.get(store_id, batch_id) if actor.speaks_for_store(store_id) else None
     if batch is None:
         raise NotFound(code="batch_not_found")
+    counts, names = batches.read_progress(connection, store_id, batch_id)
     return BatchState(
         store_id=batch.store_id,
         batch_id=batch.batch_id,
@@ -270,8 +272,8 @@ def state(connection: Connection, store_id: str, batch_id: str, actor: Actor) ->
         settled_at=batch.settled_at,
         lines_count=batch.lines_count,
         settled_count=batch.settled_count,
-        counts=batches.count_outcomes(connection, store_id, batch_id),
-        journals=journals.read(connection, store_id, batch_id),
+        counts=counts,
+        journals=journals.read_named(connection, store_id, names) if names else {},
     )
 
 
@@ -303,12 +305,14 @@ def settlement_order(line: Line | UnreadableLine) -> tuple[str, str, int, int]:
     return (*line.place, line.position)
 
 
-def settling_context(batch: Batch, lines: Lines, keyring: Keyring, now: datetime) -> Context:
+def settling_context(
+    connection: Connection, batch: Batch, lines: Lines, keyring: Keyring, now: datetime
+) -> Context:
     """Return what lines of a batch are judged by: how things were when it was received."""
     speaking = {line.place.terminal_id for line in lines if line.place is not None}
     if batch.sender_terminal_id is not None:
         speaking &= {batch.sender_terminal_id}
-    known = terminals.of_store(batch.store_id, speaking, batch.received_at)
+    known = terminals.of_store(connection, batch.store_id, speaking, batch.received_at)
     return Context(
         received_at=batch.received_at,
         now=now,
@@ -321,13 +325,13 @@ def settling_context(batch: Batch, lines: Lines, keyring: Keyring, now: datetime
     )
 
 
-def named_lock_ids(readable: Sequence[Line], keyring: Keyring) -> list[tuple[int, UUID]]:
+def named_lock_ids(readable: Sequence[Line], context: Context) -> list[tuple[int, UUID]]:
     """Return the locks that lines and their grants name, with the line's place."""
     named = []
     for place, line in enumerate(readable):
         if line.lock_id is not None:
             named.append((place, line.lock_id))
-        grant = keyring.grant(line.grant, line.key) if line.grant is not None else None
+        grant = context.grant(line)
         if grant is not None:
             named.append((place, grant.lock_id))
     return named
@@ -382,12 +386,12 @@ def _settle_chunk(
 
     ``is_held_back`` holds its one line instead of posting it.
     """
-    batch = batches.get_for_update(store_id, batch_id)
+    batch = batches.lock(connection, store_id, batch_id)
     if batch is None or batch.settled_at is not None:
         return True
     chunk = ordered[batch.settled_count : batch.settled_count + chunk_lines]
-    context = settling_context(batch, chunk, keyring, now)
-    found, known = _load(connection, store_id, chunk, context, keyring)
+    context = settling_context(connection, batch, chunk, keyring, now)
+    found, known = _load(connection, store_id, chunk, context)
     if is_held_back and isinstance(chunk[0], Line):
         settlement = hold_back(chunk[0], known, context)
     else:
@@ -395,19 +399,21 @@ def _settle_chunk(
     judged = list(zip(chunk, settlement.results, strict=True))
     with connection.pipeline():
         # Results first: they open the cases that a void further down the chunk closes.
-        _save_results(connection, batch_id, judged, now)
+        _save_results(connection, batch, judged, now)
         settlements.save(connection, settlement, now, batch.received_by)
         if settlement.journals:
             journals.update(connection, store_id, settlement.journals)
-    batch.settled_count += len(chunk)
-    if batch.settled_count == batch.lines_count:
-        batch.settled_at = now
+        batch.settled_count += len(chunk)
+        if batch.settled_count == batch.lines_count:
+            batch.settled_at = now
+        batches.update(connection, batch)
+    if batch.settled_at is not None:
         _look_for_gaps(connection, batch, ordered, now)
     return batch.settled_at is not None
 
 
 def _load(
-    connection: Connection, store_id: str, chunk: Lines, context: Context, keyring: Keyring
+    connection: Connection, store_id: str, chunk: Lines, context: Context
 ) -> tuple[dict[UUID, Instrument], Known]:
     """Lock the journals that a chunk continues, then its instruments, and read what is known."""
     names = {
@@ -415,31 +421,39 @@ def _load(
         for line in chunk
         if line.place is not None and (store_id, line.place.terminal_id) in context.terminals
     }
-    continued = journals.load_for_update(connection, store_id, names) if names else {}
+    with connection.pipeline():
+        settlements.plan_by_index(connection)
+        continued = journals.load_for_update(connection, store_id, names) if names else {}
     readable = [line for line in chunk if isinstance(line, Line)]
-    found, known = settlements.load(connection, readable, named_lock_ids(readable, keyring))
+    found, known = settlements.load(connection, readable, named_lock_ids(readable, context))
     known.journals = continued
     return found, known
 
 
-def _save_results(connection: Connection, batch_id: str, judged: Judged, now: datetime) -> None:
-    settled: list[tuple[Line, LineResult]] = []
+def _save_results(connection: Connection, batch: Batch, judged: Judged, now: datetime) -> None:
+    batch_id = batch.batch_id
+    settled: list[tuple[Line | UnreadableLine, LineResult]] = []
     quarantined: list[tuple[UnreadableLine, LineResult]] = []
+    held: list[tuple[Line, LineResult]] = []
     opened: list[tuple[Line | UnreadableLine, LineResult]] = []
-    notices: dict[tuple[str, str], int] = {}
+    notices: Counter[tuple[str, str]] = Counter()
     for line, result in judged:
         kept = _as_kept(line, result)
+        settled.append((kept, result))
         if isinstance(kept, UnreadableLine):
             quarantined.append((kept, result))
-        else:
-            settled.append((kept, result))
-            for code in NOTICE_CODES.intersection(result.codes):
-                told = (code, kept.key.terminal_id)
-                notices[told] = notices.get(told, 0) + (result.outcome != Outcome.DUPLICATE)
-        if result.case_id is not None and result.outcome != Outcome.DUPLICATE:
+        elif result.outcome == Outcome.HELD:
+            held.append((kept, result))
+        if result.outcome == Outcome.DUPLICATE:
+            continue
+        if result.case_id is not None:
             opened.append((line, result))
-    if settled:
-        batches.insert_lines(connection, batch_id, settled, now)
+        if result.codes and isinstance(kept, Line):
+            told = NOTICE_CODES.intersection(result.codes)
+            notices.update((code, kept.key.terminal_id) for code in told)
+    batches.insert_results(connection, batch, settled, now)
+    if held:
+        batches.insert_held(connection, batch_id, held, now)
     if quarantined:
         batches.insert_quarantined(connection, batch_id, quarantined, now)
     if opened:
@@ -447,11 +461,9 @@ def _save_results(connection: Connection, batch_id: str, judged: Judged, now: da
     told_of = [
         Notice(code, terminal_id, f"{count} lines or more")
         for (code, terminal_id), count in notices.items()
-        if count
     ]
     if told_of:
-        store_id = settled[0][0].key.store_id
-        cases.insert_notices(connection, store_id, batch_id, told_of, now)
+        cases.insert_notices(connection, batch.store_id, batch_id, told_of, now)
 
 
 def _look_for_gaps(connection: Connection, batch: Batch, ordered: Lines, now: datetime) -> None:
@@ -460,8 +472,9 @@ def _look_for_gaps(connection: Connection, batch: Batch, ordered: Lines, now: da
     """
     terminal_ids = {line.place.terminal_id for line in ordered if line.place is not None}
     gaps: dict[str, list[str]] = {}
-    for (terminal_id, journal_id), journal in journals.read(connection, batch.store_id).items():
-        for first, last in journal.gaps() if terminal_id in terminal_ids else ():
+    continued = journals.read(connection, batch.store_id, terminal_ids)
+    for (terminal_id, journal_id), journal in continued.items():
+        for first, last in journal.gaps():
             gaps.setdefault(terminal_id, []).append(f"{journal_id} {first}-{last}")
     notices = [
         Notice(Code.SEQUENCE_GAP, terminal_id, "; ".join(missing[:GAPS_TOLD_MAX]))

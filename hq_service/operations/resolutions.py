@@ -221,7 +221,7 @@ def _apply(given: _Planning) -> Plan:
     assert case.position is not None
     line = batches.line_at(case.store_id, case.batch_id, case.position)
     assert isinstance(line, Line)  # a held line was read
-    named = named_lock_ids([line], context.keyring)
+    named = named_lock_ids([line], context)
     found, known = settlements.load(given.connection, [line], named, for_update=given.for_update)
     is_taken = known.posted(line.key) is not None or line.key in known.voided
     under = _own_key(given) if is_taken else None

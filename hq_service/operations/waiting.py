@@ -87,8 +87,8 @@ def _judge_line_again(
         return False
     if not isinstance(line, Line):
         return False
-    context = settling_context(batch, [line], keyring, now)
-    found, known = settlements.load(connection, [line], named_lock_ids([line], keyring))
+    context = settling_context(connection, batch, [line], keyring, now)
+    found, known = settlements.load(connection, [line], named_lock_ids([line], context))
     # Its own being held is not a repeat of itself.
     known.results.get(line.key, {}).pop(line.content, None)
     settlement = settle([line], found, known, context)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime
+from operator import itemgetter
 from typing import Any
 from uuid import UUID
 
@@ -16,16 +18,16 @@ from hq_service.domain.model import BusinessKey, Line, Place, Tender, Unreadable
 from hq_service.domain.numbers import bucket_of
 from hq_service.domain.outcomes import LineResult
 from hq_service.store import tables
-from hq_service.store.arrays import instant_array, plain_array, text_array
+from hq_service.store.arrays import array
 from hq_service.store.database import Connection, db
-from hq_service.store.settlements import original_arrays, tender_arrays
+from hq_service.store.settlements import original_arrays
 from hq_service.store.statements import statement
 
 PART_LINES = 2_000
 """How many lines one stored part holds: what is in memory at once when a batch is read again."""
 
 Batch = tables.OfflineBatch
-Settled = tuple[Line, LineResult]
+Settled = Sequence[tuple[Line | UnreadableLine, LineResult]]
 
 
 def receive(header: dict[str, Any], lines: Iterable[Line | UnreadableLine]) -> bool:
@@ -56,9 +58,30 @@ def get(store_id: str, batch_id: str) -> Batch | None:
     return db.session.get(Batch, (store_id, batch_id), populate_existing=True)
 
 
-def get_for_update(store_id: str, batch_id: str) -> Batch | None:
-    """Return the header of a batch with its row lock: one settles it at a time."""
-    return db.session.get(Batch, (store_id, batch_id), with_for_update=True, populate_existing=True)
+def lock(connection: Connection, store_id: str, batch_id: str) -> Batch | None:
+    """Return the header of a batch with its row lock: one settles it at a time.
+
+    It belongs to no session: what is changed on it is written by `update`.
+    """
+    cursor = connection.execute(
+        statement("lock_batch"), {"store_id": store_id, "batch_id": batch_id}
+    )
+    row = cursor.fetchone()
+    names = [column.name for column in cursor.description or ()]
+    return Batch(**dict(zip(names, row, strict=True))) if row else None
+
+
+def update(connection: Connection, batch: Batch) -> None:
+    """Write back how far a batch is settled. Call it inside a pipeline."""
+    connection.execute(
+        statement("update_batch"),
+        {
+            "store_id": batch.store_id,
+            "batch_id": batch.batch_id,
+            "settled_count": batch.settled_count,
+            "settled_at": batch.settled_at,
+        },
+    )
 
 
 def unsettled(store_id: str | None = None) -> list[tuple[str, str]]:
@@ -160,43 +183,92 @@ def _unpacked(store_id: str, stored: list[Any]) -> Line | UnreadableLine:
     )
 
 
-def insert_lines(
-    connection: Connection, batch_id: str, settled: Sequence[Settled], now: datetime
-) -> None:
-    """Append settled lines with their outcomes. Call it inside a pipeline."""
-    lines = [line for line, _ in settled]
-    results = [result for _, result in settled]
+def insert_results(connection: Connection, batch: Batch, settled: Settled, now: datetime) -> None:
+    """Append what the lines of the chunk that comes next came to. Call it inside a pipeline."""
+    positions = [line.position for line, _ in settled]
     connection.execute(
-        statement("insert_offline_lines"),
+        statement("insert_results"),
+        {
+            "store_id": batch.store_id,
+            "batch_id": batch.batch_id,
+            "settled_before": batch.settled_count,
+            "first_position": min(positions),
+            "last_position": max(positions),
+            "settled_at": now,
+            "counts": _json(Counter(result.outcome for _, result in settled)),
+            "journals": _json(list(_continued(settled))),
+            "results": orjson.dumps([_told(line, result) for line, result in settled]),
+        },
+    )
+
+
+def _json(value: Any) -> str:
+    return orjson.dumps(value, option=orjson.OPT_NON_STR_KEYS).decode()
+
+
+def _continued(settled: Settled) -> dict[tuple[str, str], None]:
+    """Return the journals that readable lines continued, as terminal and journal, each once."""
+    places = (line.place for line, _ in settled if isinstance(line, Line))
+    return dict.fromkeys(place[:2] for place in places if place is not None)
+
+
+TOLD = (
+    *("position", "terminal_id", "transaction_id", "line", "instrument_id", "outcome"),
+    *("original_outcome", "codes", "funded_minor", "shortfall_minor", "balance_after_minor"),
+    *("case_id", "remainder_id", "reason"),
+)
+"""What is told of a settled line, in the order in which it is stored."""
+
+
+def _told(line: Line | UnreadableLine, result: LineResult) -> list[Any]:
+    if isinstance(line, Line):
+        what = [*line.key[1:], line.instrument_id]
+        reason = None
+    else:
+        terminal_id = line.place.terminal_id if line.place else None
+        what = [terminal_id, *(line.key[2:] if line.key else (None, None)), None]
+        reason = line.reason
+    return [
+        line.position,
+        *what,
+        result.outcome,
+        result.original_outcome,
+        result.codes,
+        result.funded_minor,
+        result.shortfall_minor,
+        result.balance_after_minor,
+        result.case_id,
+        result.remainder_id,
+        reason,
+    ]
+
+
+def insert_held(
+    connection: Connection,
+    batch_id: str,
+    held: Sequence[tuple[Line, LineResult]],
+    now: datetime,
+) -> None:
+    """Append held lines, so that their keys are known. Call it inside a pipeline."""
+    lines = [line for line, _ in held]
+    connection.execute(
+        statement("insert_held_lines"),
         {
             "batch_id": batch_id,
-            "settled_at": now,
-            "buckets": plain_array(bucket_of(line.instrument_id) for line in lines),
-            "instrument_ids": plain_array(line.instrument_id for line in lines),
-            "store_ids": text_array(line.key.store_id for line in lines),
-            "positions": plain_array(line.position for line in lines),
-            "terminal_ids": text_array(line.key.terminal_id for line in lines),
-            "journal_ids": text_array(line.journal_id for line in lines),
-            "sequences": plain_array(line.sequence for line in lines),
-            "transaction_ids": text_array(line.key.transaction_id for line in lines),
-            "lines": plain_array(line.key.line for line in lines),
-            "statuses": text_array(line.status for line in lines),
-            "operations": text_array(line.operation for line in lines),
-            "amounts_minor": plain_array(line.amount_minor for line in lines),
-            "currencies": text_array(line.currency for line in lines),
-            "lock_ids": plain_array(line.lock_id for line in lines),
-            "concluded_at": instant_array(line.concluded_at for line in lines),
-            "outcomes": text_array(result.outcome for result in results),
-            "original_outcomes": text_array(result.original_outcome for result in results),
-            "codes": text_array(" ".join(result.codes) for result in results),
-            "funded_minor": plain_array(result.funded_minor for result in results),
-            "shortfalls_minor": plain_array(result.shortfall_minor for result in results),
-            "balances_after_minor": plain_array(result.balance_after_minor for result in results),
-            "case_ids": plain_array(result.case_id for result in results),
-            "remainder_ids": plain_array(result.remainder_id for result in results),
+            "held_at": now,
+            "buckets": array(bucket_of(line.instrument_id) for line in lines),
+            "instrument_ids": array(line.instrument_id for line in lines),
+            "store_ids": array(line.key.store_id for line in lines),
+            "positions": array(line.position for line in lines),
+            "terminal_ids": array(line.key.terminal_id for line in lines),
+            "transaction_ids": array(line.key.transaction_id for line in lines),
+            "lines": array(line.key.line for line in lines),
+            "operations": array(line.operation for line in lines),
+            "amounts_minor": array(line.amount_minor for line in lines),
+            "currencies": array(line.currency for line in lines),
+            "codes": array(" ".join(result.codes) for _, result in held),
+            "case_ids": array(result.case_id for _, result in held),
             **original_arrays(line.original for line in lines),
-            "reasons": text_array(line.reason for line in lines),
-            **tender_arrays(line.tender for line in lines),
         },
     )
 
@@ -216,16 +288,16 @@ def insert_quarantined(
             "store_id": quarantined[0][0].store_id,
             "batch_id": batch_id,
             "settled_at": now,
-            "positions": plain_array(line.position for line, _ in quarantined),
-            "codes": text_array(" ".join(result.codes) for _, result in quarantined),
-            "reasons": text_array(line.reason for line, _ in quarantined),
-            "masked_texts": text_array(line.masked_text for line, _ in quarantined),
-            "case_ids": plain_array(result.case_id for _, result in quarantined),
-            "terminal_ids": text_array(place.terminal_id if place else None for place in places),
-            "transaction_ids": text_array(key.transaction_id if key else None for key in keys),
-            "lines": plain_array(key.line if key else None for key in keys),
-            "journal_ids": text_array(place.journal_id if place else None for place in places),
-            "sequences": plain_array(place.sequence if place else None for place in places),
+            "positions": array(line.position for line, _ in quarantined),
+            "codes": array(" ".join(result.codes) for _, result in quarantined),
+            "reasons": array(line.reason for line, _ in quarantined),
+            "masked_texts": array(line.masked_text for line, _ in quarantined),
+            "case_ids": array(result.case_id for _, result in quarantined),
+            "terminal_ids": array(place.terminal_id if place else None for place in places),
+            "transaction_ids": array(key.transaction_id if key else None for key in keys),
+            "lines": array(key.line if key else None for key in keys),
+            "journal_ids": array(place.journal_id if place else None for place in places),
+            "sequences": array(place.sequence if place else None for place in places),
         },
     )
 
@@ -233,18 +305,37 @@ def insert_quarantined(
 def read_lines(
     connection: Connection, store_id: str, batch_id: str, *, after: int, limit: int
 ) -> list[dict[str, Any]]:
-    """Return settled lines with their outcomes, by position, from the one after ``after``."""
-    cursor = connection.execute(
-        statement("read_offline_lines"),
-        {"store_id": store_id, "batch_id": batch_id, "after": after, "limit": limit},
-    )
-    names = [column.name for column in cursor.description or ()]
-    return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
-
-
-def count_outcomes(connection: Connection, store_id: str, batch_id: str) -> dict[str, int]:
-    """Return how many lines of a batch came to which outcome."""
+    """Return what settled lines came to, by position: those at ``limit`` positions behind
+    ``after``; ids as text.
+    """
+    positions = range(after + 1, after + 1 + limit)
     rows = connection.execute(
-        statement("count_outcomes"), {"store_id": store_id, "batch_id": batch_id}
+        statement("read_results"),
+        {
+            "store_id": store_id,
+            "batch_id": batch_id,
+            "first_position": positions[0],
+            "last_position": positions[-1],
+        },
+        binary=True,
+    ).fetchall()
+    told = [one for (results,) in rows for one in orjson.loads(results) if one[0] in positions]
+    told.sort(key=itemgetter(0))
+    return [dict(zip(TOLD, one, strict=True)) for one in told]
+
+
+def read_progress(
+    connection: Connection, store_id: str, batch_id: str
+) -> tuple[dict[str, int], set[tuple[str, str]]]:
+    """Return how many lines of a batch came to which outcome, and the journals that it continued,
+    as terminal and journal.
+    """
+    counts: Counter[str] = Counter()
+    names: set[tuple[str, str]] = set()
+    rows = connection.execute(
+        statement("read_progress"), {"store_id": store_id, "batch_id": batch_id}
     )
-    return dict(rows.fetchall())
+    for of_chunk, continued in rows.fetchall():
+        counts.update(of_chunk)
+        names.update((terminal_id, journal_id) for terminal_id, journal_id in continued)
+    return dict(counts), names

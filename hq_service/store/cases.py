@@ -14,7 +14,7 @@ from hq_service.domain.model import Line, Operation, UnreadableLine
 from hq_service.domain.outcomes import Code, LineResult, case_id_of_notice
 from hq_service.domain.resolving import Case, CaseFilter, CaseState
 from hq_service.store import tables
-from hq_service.store.arrays import plain_array, text_array
+from hq_service.store.arrays import array
 from hq_service.store.database import Connection, db
 from hq_service.store.statements import statement
 
@@ -49,28 +49,26 @@ def insert(
         {
             "batch_id": batch_id,
             "opened_at": now,
-            "case_ids": plain_array(result.case_id for result in results),
-            "outcomes": text_array(result.outcome for result in results),
-            "codes": text_array(" ".join(result.codes) for result in results),
-            "store_ids": text_array(
+            "case_ids": array(result.case_id for result in results),
+            "outcomes": array(result.outcome for result in results),
+            "codes": array(" ".join(result.codes) for result in results),
+            "store_ids": array(
                 line.key.store_id if isinstance(line, Line) else line.store_id for line, _ in opened
             ),
-            "terminal_ids": text_array(line.key.terminal_id if line else None for line in readable),
-            "transaction_ids": text_array(
+            "terminal_ids": array(line.key.terminal_id if line else None for line in readable),
+            "transaction_ids": array(
                 line.key.transaction_id if line else None for line in readable
             ),
-            "lines": plain_array(line.key.line if line else None for line in readable),
-            "operations": text_array(
+            "lines": array(line.key.line if line else None for line in readable),
+            "operations": array(
                 Operation.VOID if result.undone else line.operation if line else None
                 for line, (_, result) in zip(readable, opened, strict=True)
             ),
-            "instrument_ids": plain_array(
-                line.instrument_id if line else None for line in readable
-            ),
-            "amounts_minor": plain_array(one.amount_minor if one else None for one in contents),
-            "shortfalls_minor": plain_array(result.shortfall_minor for result in results),
-            "currencies": text_array(one.currency if one else None for one in contents),
-            "positions": plain_array(line.position for line, _ in opened),
+            "instrument_ids": array(line.instrument_id if line else None for line in readable),
+            "amounts_minor": array(one.amount_minor if one else None for one in contents),
+            "shortfalls_minor": array(result.shortfall_minor for result in results),
+            "currencies": array(one.currency if one else None for one in contents),
+            "positions": array(line.position for line, _ in opened),
         },
     )
 
@@ -89,13 +87,13 @@ def insert_notices(
             "store_id": store_id,
             "batch_id": batch_id,
             "now": now,
-            "case_ids": plain_array(
+            "case_ids": array(
                 case_id_of_notice(store_id, _occasion(batch_id, one), one.terminal_id, one.code)
                 for one in notices
             ),
-            "codes": text_array(one.code for one in notices),
-            "terminal_ids": text_array(one.terminal_id or None for one in notices),
-            "details": text_array(one.detail for one in notices),
+            "codes": array(one.code for one in notices),
+            "terminal_ids": array(one.terminal_id or None for one in notices),
+            "details": array(one.detail for one in notices),
         },
     )
 
@@ -111,7 +109,7 @@ def close_gap_notices(
     """Close the notices of gaps of terminals that have none any more."""
     connection.execute(
         statement("close_gap_notices"),
-        {"store_id": store_id, "terminal_ids": text_array(terminal_ids), "now": now},
+        {"store_id": store_id, "terminal_ids": array(terminal_ids), "now": now},
     )
 
 

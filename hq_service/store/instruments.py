@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from enum import StrEnum
+from operator import attrgetter
 from typing import Any
 from uuid import UUID
 
 from hq_service.domain.model import EndedLock, Instrument, Lock
 from hq_service.domain.numbers import bucket_of
-from hq_service.store.arrays import instant_array, plain_array, text_array
+from hq_service.store.arrays import array
 from hq_service.store.database import Connection
 from hq_service.store.statements import statement
 
@@ -37,16 +38,22 @@ def read(connection: Connection, instrument_id: UUID) -> Instrument | None:
 def load(connection: Connection, ids: Iterable[UUID], *, for_update: bool) -> Any:
     """Send the statement that reads some instruments; ``for_update`` locks their rows, in id order.
 
-    Returns: a cursor whose rows `instrument_from` reads, so that a pipeline can go on.
+    Returns: a cursor that `loaded` reads, so that a pipeline can go on.
     """
-    wanted = sorted(set(ids))
+    wanted = sorted(set(ids), key=attrgetter("int"))
     return connection.execute(
         statement("load_instruments_for_update" if for_update else "read_instruments"),
         {
-            "buckets": plain_array(map(bucket_of, wanted)),
-            "instrument_ids": plain_array(wanted),
+            "buckets": array(map(bucket_of, wanted)),
+            "instrument_ids": array(wanted),
         },
+        binary=True,
     )
+
+
+def loaded(cursor: Any) -> dict[UUID, Instrument]:
+    """Return the instruments that were found, by id."""
+    return {row[0]: instrument_from(row) for row in cursor.fetchall()}
 
 
 def instrument_from(row: Sequence[Any]) -> Instrument:
@@ -61,14 +68,14 @@ def insert(connection: Connection, created: Sequence[Instrument], now: datetime)
     cursor = connection.execute(
         statement("insert_instruments"),
         {
-            "buckets": plain_array(bucket_of(one.instrument_id) for one in created),
-            "instrument_ids": plain_array(one.instrument_id for one in created),
-            "kinds": text_array(one.kind for one in created),
-            "currencies": text_array(one.currency for one in created),
-            "numbers_last4": text_array(one.number_last4 for one in created),
-            "statuses": text_array(one.status for one in created),
-            "balances_minor": plain_array(one.balance_minor for one in created),
-            "versions": plain_array(one.version for one in created),
+            "buckets": array(bucket_of(one.instrument_id) for one in created),
+            "instrument_ids": array(one.instrument_id for one in created),
+            "kinds": array(one.kind for one in created),
+            "currencies": array(one.currency for one in created),
+            "numbers_last4": array(one.number_last4 for one in created),
+            "statuses": array(one.status for one in created),
+            "balances_minor": array(one.balance_minor for one in created),
+            "versions": array(one.version for one in created),
             "created_at": now,
         },
     )
@@ -86,13 +93,13 @@ def update(connection: Connection, changed: Sequence[Instrument]) -> None:
     connection.execute(
         statement("update_instruments"),
         {
-            "buckets": plain_array(bucket_of(one.instrument_id) for one in changed),
-            "instrument_ids": plain_array(one.instrument_id for one in changed),
-            "balances_minor": plain_array(one.balance_minor for one in changed),
-            "versions": plain_array(one.version for one in changed),
-            "statuses": text_array(one.status for one in changed),
-            "remainder_ids": plain_array(one.remainder_id for one in changed),
-            "are_locked": plain_array(one.lock is not None for one in changed),
+            "buckets": array(bucket_of(one.instrument_id) for one in changed),
+            "instrument_ids": array(one.instrument_id for one in changed),
+            "balances_minor": array(one.balance_minor for one in changed),
+            "versions": array(one.version for one in changed),
+            "statuses": array(one.status for one in changed),
+            "remainder_ids": array(one.remainder_id for one in changed),
+            "are_locked": array(one.lock is not None for one in changed),
         },
     )
 
@@ -147,9 +154,9 @@ def delete_live_locks(connection: Connection, freed: Sequence[tuple[UUID, Lock]]
     connection.execute(
         statement("delete_live_locks"),
         {
-            "buckets": plain_array(bucket_of(instrument_id) for instrument_id, _ in freed),
-            "instrument_ids": plain_array(instrument_id for instrument_id, _ in freed),
-            "lock_ids": plain_array(lock.lock_id for _, lock in freed),
+            "buckets": array(bucket_of(instrument_id) for instrument_id, _ in freed),
+            "instrument_ids": array(instrument_id for instrument_id, _ in freed),
+            "lock_ids": array(lock.lock_id for _, lock in freed),
         },
     )
 
@@ -160,22 +167,22 @@ def insert_lock_events(connection: Connection, ended: Sequence[EndedLock]) -> No
     connection.execute(
         statement("insert_lock_events"),
         {
-            "buckets": plain_array(bucket_of(one.instrument_id) for one in ended),
-            "instrument_ids": plain_array(one.instrument_id for one in ended),
-            "lock_ids": plain_array(lock.lock_id for lock in locks),
-            "store_ids": text_array(lock.store_id for lock in locks),
-            "terminal_ids": text_array(lock.terminal_id for lock in locks),
-            "transaction_ids": text_array(lock.transaction_id for lock in locks),
-            "lines": plain_array(lock.line for lock in locks),
-            "purposes": text_array(lock.purpose for lock in locks),
-            "amounts_minor": plain_array(lock.amount_minor for lock in locks),
-            "locked_at": instant_array(lock.locked_at for lock in locks),
-            "grants_until": instant_array(lock.grant_until for lock in locks),
-            "grant_revisions": plain_array(lock.grant_revision for lock in locks),
-            "ended": text_array(one.end for one in ended),
-            "ended_at": instant_array(one.ended_at for one in ended),
-            "ended_by": text_array(one.ended_by for one in ended),
-            "reasons": text_array(one.reason for one in ended),
+            "buckets": array(bucket_of(one.instrument_id) for one in ended),
+            "instrument_ids": array(one.instrument_id for one in ended),
+            "lock_ids": array(lock.lock_id for lock in locks),
+            "store_ids": array(lock.store_id for lock in locks),
+            "terminal_ids": array(lock.terminal_id for lock in locks),
+            "transaction_ids": array(lock.transaction_id for lock in locks),
+            "lines": array(lock.line for lock in locks),
+            "purposes": array(lock.purpose for lock in locks),
+            "amounts_minor": array(lock.amount_minor for lock in locks),
+            "locked_at": array(lock.locked_at for lock in locks),
+            "grants_until": array(lock.grant_until for lock in locks),
+            "grant_revisions": array(lock.grant_revision for lock in locks),
+            "ended": array(one.end for one in ended),
+            "ended_at": array(one.ended_at for one in ended),
+            "ended_by": array(one.ended_by for one in ended),
+            "reasons": array(one.reason for one in ended),
         },
     )
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 
 from hq_service.domain.journals import Journal
-from hq_service.store.arrays import text_array
+from hq_service.store.arrays import array
 from hq_service.store.database import Connection
 from hq_service.store.statements import statement
 
@@ -35,17 +35,27 @@ def update(connection: Connection, store_id: str, journals: Mapping[Name, Journa
         statement("update_journals"),
         {
             "store_id": store_id,
-            "arrived": text_array(_literal(one) for one in journals.values()),
+            "arrived": array(_literal(one) for one in journals.values()),
             **_name_arrays(journals),
         },
     )
 
 
-def read(connection: Connection, store_id: str, batch_id: str | None = None) -> dict[Name, Journal]:
-    """Return the journals of a store, or those that a batch continued."""
-    return _journals(
-        connection.execute(statement("read_journals"), {"store_id": store_id, "batch_id": batch_id})
-    )
+def read(
+    connection: Connection, store_id: str, terminal_ids: Iterable[str] | None = None
+) -> dict[Name, Journal]:
+    """Return the journals of a store, or of some of its terminals."""
+    wanted = {
+        "store_id": store_id,
+        "terminal_ids": None if terminal_ids is None else array(terminal_ids),
+    }
+    return _journals(connection.execute(statement("read_journals"), wanted))
+
+
+def read_named(connection: Connection, store_id: str, names: Iterable[Name]) -> dict[Name, Journal]:
+    """Return some journals of a store."""
+    wanted = {"store_id": store_id, **_name_arrays(names)}
+    return _journals(connection.execute(statement("read_journals_by_name"), wanted))
 
 
 def read_of_terminal(
@@ -57,7 +67,7 @@ def read_of_terminal(
         {
             "store_id": store_id,
             "terminal_id": terminal_id,
-            "journal_ids": text_array(named),
+            "journal_ids": array(named),
             "limit": limit,
         },
     )
@@ -72,8 +82,8 @@ def read_of_registers(
     rows = connection.execute(
         statement("read_journals_of_registers"),
         {
-            "store_ids": text_array(place[0] for place in listed),
-            "terminal_ids": text_array(place[1] for place in listed),
+            "store_ids": array(place[0] for place in listed),
+            "terminal_ids": array(place[1] for place in listed),
         },
     )
     found: dict[Place, list[Journal]] = {}
@@ -97,8 +107,8 @@ def _journals(rows: Iterable[tuple[str, str, str]]) -> dict[Name, Journal]:
 def _name_arrays(names: Iterable[Name]) -> dict[str, str]:
     listed = list(names)
     return {
-        "terminal_ids": text_array(name[0] for name in listed),
-        "journal_ids": text_array(name[1] for name in listed),
+        "terminal_ids": array(name[0] for name in listed),
+        "journal_ids": array(name[1] for name in listed),
     }
 
 

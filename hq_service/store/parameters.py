@@ -6,12 +6,12 @@ import threading
 import weakref
 from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Engine, Select, and_, func, or_, select, tuple_
+from sqlalchemy import ColumnElement, Engine, Select, and_, bindparam, func, or_, select, tuple_
 from sqlalchemy.orm import aliased
 
 from hq_service.domain.parameters import Parameters, in_force
@@ -142,10 +142,15 @@ class _Kept:
 _kept: weakref.WeakKeyDictionary[Engine, _Kept] = weakref.WeakKeyDictionary()
 
 
+# Asked with every batch and every chunk of it: put together once.
+_NEWEST = select(func.coalesce(func.max(Revision.revision), 0)).where(
+    or_(Revision.store_id.is_(None), Revision.store_id == bindparam("store_id"))
+)
+
+
 def latest_revision(store_id: str | None) -> int:
     """Return the newest revision that says something for a store, 0 before the first edit."""
-    newest = select(func.coalesce(func.max(Revision.revision), 0)).where(_says(store_id))
-    return db.session.scalar(newest) or 0
+    return db.session.scalar(_NEWEST, {"store_id": store_id}) or 0
 
 
 def saved_at(revision: int) -> datetime | None:
@@ -230,16 +235,35 @@ def in_force_of(wanted: Mapping[str | None, int]) -> dict[str | None, Parameters
     }
 
 
-def all_of_store(store_id: str) -> dict[int, Parameters]:
+class _OfStore(Mapping[int, Parameters]):
+    """The parameters of a store by revision, each resolved when it is asked for."""
+
+    def __init__(self, kept: _Kept, company: _Scope, own: _Scope) -> None:
+        self._kept, self._company, self._own = kept, company, own
+        self._revisions = {0, *company.revisions, *own.revisions}
+
+    def __getitem__(self, revision: int) -> Parameters:
+        if revision not in self._revisions:
+            raise KeyError(revision)
+        return self._kept.resolve(self._company, self._own, revision)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(sorted(self._revisions))
+
+    def __len__(self) -> int:
+        return len(self._revisions)
+
+
+def all_of_store(store_id: str) -> Mapping[int, Parameters]:
     """Return the parameters of a store at every revision that says something for it.
 
-    One statement, which asks only for what is not kept yet.
+    One statement, and another one if not all of them are kept yet.
     """
     kept = _kept.setdefault(db.engine, _Kept())
-    company, stores = _read(kept, *kept.scopes([store_id]), ())
-    own = stores[store_id]
-    revisions = sorted({0, *company.revisions, *own.revisions})
-    return {revision: kept.resolve(company, own, revision) for revision in revisions}
+    company, stores = kept.scopes([store_id])
+    if min(company.up_to, stores[store_id].up_to) < latest_revision(store_id):
+        company, stores = _read(kept, company, stores, ())
+    return _OfStore(kept, company, stores[store_id])
 
 
 def _read(
@@ -285,12 +309,6 @@ def values_at(store_id: str | None, revision: int) -> Mapping[str, Any]:
 
 def _is_scope(store_id: str | None) -> ColumnElement[bool]:
     return Revision.store_id.is_(None) if store_id is None else Revision.store_id == store_id
-
-
-def _says(store_id: str | None) -> ColumnElement[bool]:
-    if store_id is None:
-        return Revision.store_id.is_(None)
-    return or_(Revision.store_id.is_(None), Revision.store_id == store_id)
 
 
 def lock_for_edit(connection: Connection) -> int:

@@ -24,7 +24,7 @@ from hq_service.domain.connection import (
 from hq_service.domain.model import DEBITS
 from hq_service.domain.parameters import RELEASE, Parameters
 from hq_service.store import tables
-from hq_service.store.arrays import text_array
+from hq_service.store.arrays import array
 from hq_service.store.database import Connection, db
 from hq_service.store.journals import Place, journal_from
 from hq_service.store.statements import statement
@@ -215,10 +215,10 @@ def lock_figures(
     rows = connection.execute(
         statement("sum_live_locks"),
         {
-            "store_ids": text_array(place[0] for place in listed),
-            "terminal_ids": text_array(place[1] for place in listed),
-            "releasing_store_ids": text_array(releasing),
-            "debits": text_array(sorted(DEBITS)),
+            "store_ids": array(place[0] for place in listed),
+            "terminal_ids": array(place[1] for place in listed),
+            "releasing_store_ids": array(releasing),
+            "debits": array(sorted(DEBITS)),
             "now": now,
         },
     )

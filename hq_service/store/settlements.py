@@ -22,9 +22,17 @@ from hq_service.domain.numbers import bucket_of
 from hq_service.domain.outcomes import Code, LineResult, Outcome, case_id_of, case_id_of_void
 from hq_service.domain.settlement import Settlement
 from hq_service.store import instruments
-from hq_service.store.arrays import instant_array, plain_array, text_array
+from hq_service.store.arrays import array
 from hq_service.store.database import Connection
 from hq_service.store.statements import statement
+
+
+def plan_by_index(connection: Connection) -> None:
+    """Let the statements of this transaction find their rows by key, however many keys there are.
+
+    Planned for a thousand keys they would read all of a small table, and again with each chunk.
+    """
+    connection.execute(statement("plan_by_index"))
 
 
 def load(
@@ -44,22 +52,22 @@ def load(
              ``for_update`` is False for a dry run, which locks nothing.
     """
     known = Known()
-    originals = sorted({line.original for line in lines if line.original is not None})
-    keys = [line.key for line in lines] + originals
+    originals = [line.original for line in lines if line.original is not None]
+    keys = _key_arrays([*(line.key for line in lines), *originals])
     # Also of what is voided: its refunds have given back a part already.
-    refundable = sorted({*originals, *(line.key for line in lines if line.is_void)})
+    refundable = [*originals, *(line.key for line in lines if line.is_void)]
     wanted = {line.instrument_id for line in lines}
     if originals:
         for contents in read_results(connection, originals).values():
             wanted |= {content.instrument_id for content in contents}
     with connection.pipeline():
         locked = instruments.load(connection, wanted, for_update=for_update)
-        voided = connection.execute(statement("read_voids_by_key"), _key_arrays(keys))
+        voided = connection.execute(statement("read_voids_by_key"), keys)
         if refundable:
             refunded = connection.execute(statement("read_refunded"), _key_arrays(refundable))
             known.refunded_minor = {BusinessKey(*row[:4]): row[4] for row in refunded.fetchall()}
-        known.results = read_results(connection, keys)
-        found = {row[0]: instruments.instrument_from(row) for row in locked.fetchall()}
+        known.results = _read_results(connection, keys)
+        found = instruments.loaded(locked)
         known.voided = dict(map(_known_void, voided.fetchall()))
     _read_originals_of_voided_refunds(connection, lines, known)
     _read_locks_that_are_gone(connection, lines, named_lock_ids, found, known)
@@ -109,7 +117,7 @@ def _read_recovered(connection: Connection, lines: Sequence[Line], known: Known)
     }
     if case_ids:
         rows = connection.execute(
-            statement("read_recovered"), {"case_ids": plain_array(sorted(case_ids))}
+            statement("read_recovered"), {"case_ids": array(sorted(case_ids))}
         )
         known.recovered_minor = dict(rows.fetchall())
 
@@ -118,11 +126,16 @@ def read_results(
     connection: Connection, keys: Sequence[BusinessKey]
 ) -> dict[BusinessKey, dict[Content, LineResult]]:
     """Return what some business keys came to: postings and held lines, by their content."""
+    return _read_results(connection, _key_arrays(keys))
+
+
+def _read_results(
+    connection: Connection, keys: Mapping[str, str]
+) -> dict[BusinessKey, dict[Content, LineResult]]:
     results: dict[BusinessKey, dict[Content, LineResult]] = {}
-    arrays = _key_arrays(keys)
     with connection.pipeline():
-        posted = connection.execute(statement("read_postings_by_key"), arrays)
-        held = connection.execute(statement("read_held_by_key"), arrays)
+        posted = connection.execute(statement("read_postings_by_key"), keys)
+        held = connection.execute(statement("read_held_by_key"), keys)
         # Held first: where a held line was applied later, its posting is the result to tell.
         for outcome, cursor in ((Outcome.HELD, held), (Outcome.APPLIED, posted)):
             for row in cursor.fetchall():
@@ -179,18 +192,18 @@ def _read_locks_that_are_gone(
         ended = connection.execute(
             statement("read_gone_locks"),
             {
-                "buckets": plain_array(bucket_of(owner[0]) for owner in owners),
-                "instrument_ids": plain_array(owner[0] for owner in owners),
-                "store_ids": text_array(owner[1] for owner in owners),
-                "terminal_ids": text_array(owner[2] for owner in owners),
-                "transaction_ids": text_array(owner[3] for owner in owners),
+                "buckets": array(bucket_of(owner[0]) for owner in owners),
+                "instrument_ids": array(owner[0] for owner in owners),
+                "store_ids": array(owner[1] for owner in owners),
+                "terminal_ids": array(owner[2] for owner in owners),
+                "transaction_ids": array(owner[3] for owner in owners),
             },
         )
         spent = connection.execute(
             statement("read_consumed_locks"),
             {
-                "buckets": plain_array(bucket for bucket, _ in lock_ids),
-                "lock_ids": plain_array(lock_id for _, lock_id in lock_ids),
+                "buckets": array(bucket for bucket, _ in lock_ids),
+                "lock_ids": array(lock_id for _, lock_id in lock_ids),
             },
         )
         for row in ended.fetchall():
@@ -203,12 +216,12 @@ def _read_locks_that_are_gone(
 
 def _key_arrays(keys: Iterable[BusinessKey]) -> dict[str, str]:
     """Return business keys as the four arrays that the statements take; each key once."""
-    distinct = sorted(set(keys))
+    distinct = list(dict.fromkeys(keys))
     return {
-        "store_ids": text_array(key.store_id for key in distinct),
-        "terminal_ids": text_array(key.terminal_id for key in distinct),
-        "transaction_ids": text_array(key.transaction_id for key in distinct),
-        "lines": plain_array(key.line for key in distinct),
+        "store_ids": array(key.store_id for key in distinct),
+        "terminal_ids": array(key.terminal_id for key in distinct),
+        "transaction_ids": array(key.transaction_id for key in distinct),
+        "lines": array(key.line for key in distinct),
     }
 
 
@@ -241,13 +254,13 @@ def _insert_voids(connection: Connection, voids: Sequence[Void]) -> None:
         {
             "voided_at": voids[0].voided_at,
             "voided_by": voids[0].voided_by,
-            "buckets": plain_array(bucket_of(one.instrument_id) for one in voids),
-            "instrument_ids": plain_array(one.instrument_id for one in voids),
-            "store_ids": text_array(one.key.store_id for one in voids),
-            "terminal_ids": text_array(one.key.terminal_id for one in voids),
-            "transaction_ids": text_array(one.key.transaction_id for one in voids),
-            "lines": plain_array(one.key.line for one in voids),
-            "reasons": text_array(one.reason for one in voids),
+            "buckets": array(bucket_of(one.instrument_id) for one in voids),
+            "instrument_ids": array(one.instrument_id for one in voids),
+            "store_ids": array(one.key.store_id for one in voids),
+            "terminal_ids": array(one.key.terminal_id for one in voids),
+            "transaction_ids": array(one.key.transaction_id for one in voids),
+            "lines": array(one.key.line for one in voids),
+            "reasons": array(one.reason for one in voids),
         },
     )
 
@@ -258,8 +271,8 @@ def _close_cases(
     connection.execute(
         statement("close_cases"),
         {
-            "case_ids": plain_array(closed.keys()),
-            "outcomes": text_array(closed.values()),
+            "case_ids": array(closed.keys()),
+            "outcomes": array(closed.values()),
             "now": now,
             "actor": actor,
         },
@@ -271,28 +284,28 @@ def insert_postings(connection: Connection, postings: Sequence[Posting], now: da
     connection.execute(
         statement("insert_postings"),
         {
-            "buckets": plain_array(bucket_of(one.instrument_id) for one in postings),
-            "instrument_ids": plain_array(one.instrument_id for one in postings),
-            "versions": plain_array(one.version for one in postings),
-            "store_ids": text_array(one.key.store_id for one in postings),
-            "terminal_ids": text_array(one.key.terminal_id for one in postings),
-            "transaction_ids": text_array(one.key.transaction_id for one in postings),
-            "lines": plain_array(one.key.line for one in postings),
-            "entries": text_array(one.entry for one in postings),
-            "operations": text_array(one.operation for one in postings),
-            "currencies": text_array(one.currency for one in postings),
-            "amounts_minor": plain_array(one.amount_minor for one in postings),
-            "funded_minor": plain_array(one.funded_minor for one in postings),
-            "shortfalls_minor": plain_array(one.shortfall_minor for one in postings),
-            "changes_minor": plain_array(one.change_minor for one in postings),
-            "balances_after_minor": plain_array(one.balance_after_minor for one in postings),
-            "codes": text_array(" ".join(one.codes) for one in postings),
+            "buckets": array(bucket_of(one.instrument_id) for one in postings),
+            "instrument_ids": array(one.instrument_id for one in postings),
+            "versions": array(one.version for one in postings),
+            "store_ids": array(one.key.store_id for one in postings),
+            "terminal_ids": array(one.key.terminal_id for one in postings),
+            "transaction_ids": array(one.key.transaction_id for one in postings),
+            "lines": array(one.key.line for one in postings),
+            "entries": array(one.entry for one in postings),
+            "operations": array(one.operation for one in postings),
+            "currencies": array(one.currency for one in postings),
+            "amounts_minor": array(one.amount_minor for one in postings),
+            "funded_minor": array(one.funded_minor for one in postings),
+            "shortfalls_minor": array(one.shortfall_minor for one in postings),
+            "changes_minor": array(one.change_minor for one in postings),
+            "balances_after_minor": array(one.balance_after_minor for one in postings),
+            "codes": array(" ".join(one.codes) for one in postings),
             "posted_at": now,
-            "concluded_at": instant_array(one.concluded_at for one in postings),
-            "lock_ids": plain_array(one.lock_id for one in postings),
-            "locked_at": instant_array(one.locked_at for one in postings),
+            "concluded_at": array(one.concluded_at for one in postings),
+            "lock_ids": array(one.lock_id for one in postings),
+            "locked_at": array(one.locked_at for one in postings),
             **original_arrays(one.original for one in postings),
-            "related_instrument_ids": plain_array(one.related_instrument_id for one in postings),
+            "related_instrument_ids": array(one.related_instrument_id for one in postings),
             **tender_arrays(one.tender for one in postings),
         },
     )
@@ -302,10 +315,10 @@ def original_arrays(originals: Iterable[BusinessKey | None]) -> dict[str, str]:
     """Return the keys that refunds name as the four arrays that the statements take."""
     named = [one or (None, None, None, None) for one in originals]
     return {
-        "original_store_ids": text_array(one[0] for one in named),
-        "original_terminal_ids": text_array(one[1] for one in named),
-        "original_transaction_ids": text_array(one[2] for one in named),
-        "original_lines": plain_array(one[3] for one in named),
+        "original_store_ids": array(one[0] for one in named),
+        "original_terminal_ids": array(one[1] for one in named),
+        "original_transaction_ids": array(one[2] for one in named),
+        "original_lines": array(one[3] for one in named),
     }
 
 
@@ -313,7 +326,7 @@ def tender_arrays(tenders: Iterable[Tender | None]) -> dict[str, str]:
     """Return what tills took in other currencies as the three arrays that the statements take."""
     taken = [one or (None, None, None) for one in tenders]
     return {
-        "tender_amounts_minor": plain_array(one[0] for one in taken),
-        "tender_currencies": text_array(one[1] for one in taken),
-        "exchange_rates": text_array(one[2] for one in taken),
+        "tender_amounts_minor": array(one[0] for one in taken),
+        "tender_currencies": array(one[1] for one in taken),
+        "exchange_rates": array(one[2] for one in taken),
     }

@@ -42,7 +42,7 @@ HOT_TABLES = (
     "lock_events",
     "postings",
     "voids",
-    "offline_lines",
+    "held_lines",
 )
 """The tables that grow with the trade; distributed by ``bucket`` on Citus."""
 
@@ -352,6 +352,22 @@ class OfflineBatchPart(Base):
     lines: Mapped[bytes]
 
 
+class OfflineBatchResult(Base):
+    """What the lines of one chunk of a batch came to, as they were settled: together."""
+
+    __tablename__ = "offline_batch_results"
+    __table_args__ = (ForeignKeyConstraint(("store_id", "batch_id"), BATCH_KEY),)
+    store_id: Mapped[str] = name_key()
+    batch_id: Mapped[str] = name_key()
+    settled_before: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    first_position: Mapped[int]
+    last_position: Mapped[int]
+    settled_at: Mapped[datetime]
+    counts: Mapped[dict[str, Any]]
+    journals: Mapped[Any] = mapped_column(JSONB)
+    results: Mapped[bytes]
+
+
 class QuarantinedLine(Base):
     """A line that could not be understood, or that its sender may not speak for."""
 
@@ -435,15 +451,12 @@ class OfInstrument:
 
 
 class OfLine:
-    """What a line may tell of the line that it refunds, and of what the till took for it."""
+    """What a line may tell of the line that it refunds."""
 
     original_store_id: Mapped[str | None] = mapped_column(Name)
     original_terminal_id: Mapped[str | None] = mapped_column(Name)
     original_transaction_id: Mapped[str | None] = mapped_column(Name)
     original_line: Mapped[int | None]
-    tender_amount_minor: Mapped[int | None] = mapped_column(BigInteger)
-    tender_currency: Mapped[str | None]
-    exchange_rate: Mapped[str | None]
 
 
 class Instrument(OfInstrument, Base):
@@ -577,19 +590,12 @@ class Void(Base):
     voided_by: Mapped[str]
 
 
-class OfflineLine(OfLine, Base):
-    """One settled line of a batch, with its outcome."""
+class HeldLine(OfLine, Base):
+    """A held line of a batch: it makes its business key known."""
 
-    __tablename__ = "offline_lines"
+    __tablename__ = "held_lines"
     __table_args__ = (
-        Index(
-            "ix_offline_lines_held",
-            "store_id",
-            "terminal_id",
-            "transaction_id",
-            "line",
-            postgresql_where=text("outcome = 'held'"),
-        ),
+        Index("ix_held_lines_business_key", "store_id", "terminal_id", "transaction_id", "line"),
     )
     store_id: Mapped[str] = name_key()
     batch_id: Mapped[str] = name_key()
@@ -597,23 +603,11 @@ class OfflineLine(OfLine, Base):
     bucket: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     instrument_id: Mapped[UUID]
     amount_minor: Mapped[int] = mapped_column(BigInteger)
-    funded_minor: Mapped[int] = mapped_column(BigInteger)
-    shortfall_minor: Mapped[int] = mapped_column(BigInteger)
-    balance_after_minor: Mapped[int | None] = mapped_column(BigInteger)
-    concluded_at: Mapped[datetime | None]
-    settled_at: Mapped[datetime]
-    sequence: Mapped[int | None] = mapped_column(BigInteger)
+    held_at: Mapped[datetime]
     line: Mapped[int]
     terminal_id: Mapped[str] = mapped_column(Name)
     transaction_id: Mapped[str] = mapped_column(Name)
-    journal_id: Mapped[str | None] = mapped_column(Name)
-    status: Mapped[str]
     operation: Mapped[str]
     currency: Mapped[str]
-    outcome: Mapped[str]
-    original_outcome: Mapped[str | None]
     codes: Mapped[list[str]]
-    lock_id: Mapped[UUID | None]
-    case_id: Mapped[UUID | None]
-    remainder_id: Mapped[UUID | None]
-    reason: Mapped[str | None]
+    case_id: Mapped[UUID]

@@ -15,6 +15,7 @@ from sqlalchemy import Engine, select
 from hq_service.domain.model import BusinessKey, Lock, Terminal
 from hq_service.domain.registers import Pending
 from hq_service.store import parameters, prepared, tables
+from hq_service.store.arrays import array
 from hq_service.store.database import Connection, db
 from hq_service.store.statements import statement
 
@@ -149,30 +150,22 @@ def told_in_store(store_id: str) -> list[Pending]:
 
 
 def of_store(
-    store_id: str, terminal_ids: Iterable[str], at: datetime
+    connection: Connection, store_id: str, terminal_ids: Iterable[str], at: datetime
 ) -> dict[tuple[str, str], Terminal]:
     """Return some registers of a store by (store, terminal), as they were at an instant."""
-    names = list(terminal_ids)
-    wanted = select(tables.Terminal).where(
-        tables.Terminal.store_id == store_id, tables.Terminal.terminal_id.in_(names)
+    rows = connection.execute(
+        statement("read_registers_at"),
+        {"store_id": store_id, "terminal_ids": array(terminal_ids), "at": at},
     )
-    served = select(tables.ParameterAcknowledgement).where(
-        tables.ParameterAcknowledgement.store_id == store_id,
-        tables.ParameterAcknowledgement.terminal_id.in_(names),
-        tables.ParameterAcknowledgement.acknowledged_at <= at,
-    )
-    revisions: dict[str, set[int]] = {}
-    for one in db.session.scalars(served):
-        revisions.setdefault(one.terminal_id, set()).add(one.revision)
     return {
-        (store_id, one.terminal_id): Terminal(
+        (store_id, terminal_id): Terminal(
             store_id,
-            one.terminal_id,
-            one.supports_offline,
-            one.retired_at is not None and one.retired_at <= at,
-            served_revisions=frozenset(revisions.get(one.terminal_id, ())),
+            terminal_id,
+            supports_offline,
+            is_retired,
+            served_revisions=frozenset(served),
         )
-        for one in db.session.scalars(wanted)
+        for terminal_id, supports_offline, is_retired, served in rows.fetchall()
     }
 
 

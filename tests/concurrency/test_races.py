@@ -26,7 +26,7 @@ from hq_service.domain.outcomes import case_id_of
 from hq_service.operations import at_once
 from hq_service.store import instruments
 from hq_service.store.database import db
-from tests.invariants import INVARIANTS, assert_invariants, violations
+from tests.invariants import INVARIANTS, SETTLED, assert_invariants, violations
 from tests.support import (
     KEYRING,
     Caller,
@@ -351,7 +351,7 @@ def test_a_lock_request_that_waited_while_a_batch_took_from_the_card_knows_of_it
 ) -> None:
     card, till = hq.issue(500_00), hq.till()
     line = till.offline_line(card, "X1" if is_of_this_key else "X2", 120_00)
-    with started(2) as start, held(hq, "LOCK TABLE offline_lines IN SHARE MODE"):
+    with started(2) as start, held(hq, "LOCK TABLE offline_batch_results IN SHARE MODE"):
         settling = start(lambda: post_batch(hq, till.store_id, [line]))
         wait_for_waiting(hq, 1)
         taking = start(lambda: on_its_own(hq, till).lock(card, "X1"))
@@ -446,7 +446,7 @@ def test_a_batch_that_comes_eight_times_at_once_is_received_once(hq: Hq) -> None
     assert statuses(answers) == {201: 1, 200: 7}
     assert all(answer.json["results"] == answers[0].json["results"] for answer in answers)
     assert all(answer.json["settled_at"] for answer in answers)
-    stored = hq.sql("SELECT position FROM offline_lines WHERE batch_id = %s", batch_id)
+    stored = hq.sql(f"SELECT position FROM ({SETTLED}) AS one WHERE batch_id = %s", batch_id)
     assert sorted(position for (position,) in stored) == list(range(len(lines)))
     assert all(hq.balance(card) == 480_00 for card in cards)
 
@@ -719,8 +719,9 @@ PLANTED = {
         UPDATE postings SET store_id = 'S' WHERE operation = 'redeem' AND entry = 'original'
     """,
     "a business key is applied in one line of one batch": """
-        UPDATE offline_lines SET outcome = 'applied', original_outcome = NULL
-         WHERE outcome = 'duplicate'
+        UPDATE offline_batch_results
+           SET results = convert_to(replace(convert_from(results, 'UTF8'),
+                                            '"duplicate"', '"applied"'), 'UTF8')
     """,
     "what leaves a used memo arrives on its remainder": """
         UPDATE instruments SET remainder_id = NULL
@@ -749,7 +750,11 @@ PLANTED = {
     "the number of a used memo leads on to money that is there": """
         UPDATE instruments SET remainder_id = instrument_id WHERE remainder_id IS NOT NULL
     """,
-    "a batch counts the lines that are stored": "DELETE FROM offline_lines",
+    "a batch counts the lines that are stored": "DELETE FROM offline_batch_results",
+    "what is told to be held or quarantined has a row of its own": "DELETE FROM quarantined_lines",
+    "a chunk says what is in it": """
+        UPDATE offline_batch_results SET counts = counts - 'duplicate'
+    """,
 }
 
 

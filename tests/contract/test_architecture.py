@@ -45,12 +45,15 @@ ROW_LOCKS = {
     "load_journals_for_update": (
         r"ORDER BY journal\.terminal_id, journal\.journal_id FOR UPDATE OF journal"
     ),
+    "lock_batch": (
+        r"FROM offline_batches WHERE store_id = %\(store_id\)s AND batch_id = %\(batch_id\)s"
+        r" FOR UPDATE"
+    ),
     "lock_case": r"FROM cases WHERE case_id = %\(case_id\)s FOR UPDATE",
 }
 # Functions that lock rows without a statement file: one by its key, or many in one order.
 _DISTRIBUTION = "hq_service.store.distribution"
 ONE_ROW_LOCKED = {
-    "hq_service.store.batches.get_for_update",
     f"{_DISTRIBUTION}.lock_schedule",
     f"{_DISTRIBUTION}.lock_due_schedule",
     f"{_DISTRIBUTION}.lock_store",
@@ -177,7 +180,7 @@ def test_rows_are_locked_in_one_order() -> None:
         assert re.search(ROW_LOCKS[name] + "$", statement), name
 
 
-def test_the_only_other_row_locks_are_of_batch_headers_and_of_distribution() -> None:
+def test_the_only_other_row_locks_are_of_distribution() -> None:
     asking = {
         f"{module}.{function.name}": function
         for module, tree in MODULES.items()

@@ -185,7 +185,8 @@ def test_of_a_broken_line_nothing_is_written_but_itself_and_its_case(
     till = world.hq.till()
     world = dataclasses.replace(world, till=till, sync=world.hq.sync(till.store_id))
     body = world.ndjson(BROKEN_LINES[fault](world.line()))
-    tables = {"offline_batches", "offline_batch_parts", "quarantined_lines", "cases"}
+    tables = {"offline_batches", "offline_batch_parts", "offline_batch_results"}
+    tables |= {"quarantined_lines", "cases"}
     if fault == "a megabyte of text":  # it can be read where this one stands in its journal
         tables.add("terminal_journals")
     with world.written_only(*tables):

@@ -40,7 +40,10 @@ SALES_PER_PHASE = 40
 SALES_PER_CLIENT_MAX = 400
 """In one scenario: no client goes on for ever."""
 
-INSTANTS = ("posted_at", "settled_at", "ended_at", "opened_at", "received_at", "created_at")
+INSTANTS = (
+    *("posted_at", "settled_at", "held_at", "ended_at"),
+    *("opened_at", "received_at", "created_at"),
+)
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -249,7 +250,7 @@ def test_the_states_of_all_registers_are_one_statement(
     assert budget_of(monkeypatch, lambda: hq.admin.get(path), 200) == SIGN_IN + 1
 
 
-@pytest.mark.parametrize("lines", [1, 100, 1_000])
+@pytest.mark.parametrize("lines", [1, 100, 500])
 def test_a_chunk_sends_the_same_number_of_statements_whatever_its_size(
     hq: Hq, monkeypatch: pytest.MonkeyPatch, lines: int
 ) -> None:
@@ -264,6 +265,39 @@ def chunk_statements(hq: Hq, monkeypatch: pytest.MonkeyPatch, lines: int) -> int
     with counting(monkeypatch) as sent:
         assert sync.post("/v1/offline-batches", body).status_code == 201
     return len(sent)
+
+
+def test_each_further_chunk_has_a_budget(hq: Hq, monkeypatch: pytest.MonkeyPatch) -> None:
+    one_by_one = dataclasses.replace(hq.app.config["SETTINGS"], settle_chunk_lines=1)
+    monkeypatch.setitem(hq.app.config, "SETTINGS", one_by_one)
+
+    def sent(lines: int) -> int:
+        till = hq.till()
+        cards = [hq.issue(10) for _ in range(lines)]
+        batch = [till.offline_line(card, a_name("X"), 10) for card in cards]
+        for line, card in zip(batch, cards, strict=True):
+            assert till.lock(card, line["transaction_id"], line["line"]).status_code == 201
+        return budget_of(monkeypatch, lambda: hq.post_batch(till.store_id, batch), 201)
+
+    sent(1)  # what can be kept is kept
+    assert sent(5) - sent(2) == 3 * CHUNK_STATEMENTS
+
+
+# Header; registers, newest revision; how to plan; journals made and locked; cards locked; voids,
+# postings, held lines; results, cases, postings, cards, lock list, journals, header.
+CHUNK_STATEMENTS = 17
+
+
+def test_what_a_session_has_prepared_outlives_what_it_reads(hq: Hq) -> None:
+    till = hq.till()
+    with hq.app.app_context():
+        for _ in range(6):  # the driver prepares what it has sent five times
+            hq.post_batch(till.store_id, [till.offline_line(hq.issue(1), a_name("X"), 1)])
+        prepared = db.session.connection().exec_driver_sql(
+            "SELECT count(*) FROM pg_prepared_statements WHERE statement LIKE '%%INTO postings%%'"
+        )
+        assert prepared.scalar() == 1
+        db.session.rollback()
 
 
 def test_a_sale_of_ten_lines_sends_as_many_statements_as_one_of_one(

@@ -6,12 +6,14 @@ distributed by ``bucket``, which no test here can try.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
 import sys
 import uuid
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -187,12 +189,12 @@ BUCKET_NOT_FIRST = {
     # The business key alone must find a posting, on whatever instrument it is.
     "uq_postings_business_key",
     "pk_voids",
-    # Lines are read by batch and never by bucket; one index less for each line.
-    "pk_offline_lines",
+    # Held lines are found by key or by batch and never by bucket.
+    "pk_held_lines",
 }
 # Tables whose rows are made from an instrument id that HQ has not looked up: they check the bucket
 # themselves. The others have it by their foreign key to instruments.
-CHECK_THE_BUCKET = {"instruments", "voids", "offline_lines"}
+CHECK_THE_BUCKET = {"instruments", "voids", "held_lines"}
 # What a lock or a redemption changes on an instrument. An index on it would end HOT updates.
 CHANGED_BY_TRADE = {
     "balance_minor",
@@ -262,10 +264,10 @@ def test_a_hot_table_refers_to_hot_tables_by_bucket_and_to_cold_ones_not_at_all(
         assert columns[1] == "instrument_id", name
 
 
-def test_an_unknown_instrument_fits_among_the_offline_lines(
+def test_an_unknown_instrument_fits_among_the_held_lines(
     catalogue: psycopg.Connection[Any],
 ) -> None:
-    assert rows(catalogue, FOREIGN_KEYS, "offline_lines") == []
+    assert rows(catalogue, FOREIGN_KEYS, "held_lines") == []
 
 
 @pytest.mark.parametrize("table", HOT_TABLES)
@@ -572,21 +574,29 @@ GOOD: dict[str, dict[str, Any]] = {
         "voided_at": AT,
         "voided_by": "till",
     },
-    "offline_lines": {
+    "offline_batch_results": {
+        "store_id": "S001",
+        "batch_id": "B1",
+        "settled_before": 0,
+        "first_position": 0,
+        "last_position": 0,
+        "settled_at": AT,
+        "counts": "{}",
+        "journals": "[]",
+        "results": b"[]",
+    },
+    "held_lines": {
         **KEY,
         "bucket": 7,
         "position": 0,
         "instrument_id": CARD,
         "amount_minor": 100,
-        "funded_minor": 100,
-        "shortfall_minor": 0,
-        "settled_at": AT,
+        "held_at": AT,
         "batch_id": "B1",
-        "status": "concluded",
         "operation": "redeem",
         "currency": "SEK",
-        "outcome": "applied",
-        "codes": [],
+        "codes": ["unknown_instrument"],
+        "case_id": CASE,
     },
 }
 # What makes a row another one, so that nothing but the rule in question is broken.
@@ -613,7 +623,8 @@ OTHER: dict[str, dict[str, Any]] = {
     "lock_events": {"lock_id": OTHER_LOCK},
     "postings": {"version": 2, "line": 2, "lock_id": OTHER_LOCK},
     "voids": {"line": 2},
-    "offline_lines": {"position": 1},
+    "offline_batch_results": {"settled_before": 1, "first_position": 1, "last_position": 1},
+    "held_lines": {"position": 1},
 }
 TENDER = {"tender_amount_minor": 10, "tender_currency": "EUR", "exchange_rate": "10.4375"}
 MEMO_ROW = {"kind": "credit_memo"}
@@ -716,6 +727,12 @@ BROKEN: dict[str, list[dict[str, Any]]] = {
     ],
     "fk_offline_batches_store_id_stores": [{"store_id": "S999"}],
     "fk_offline_batch_parts_store_id_offline_batches": [{"batch_id": "B9"}],
+    "fk_offline_batch_results_store_id_offline_batches": [{"batch_id": "B9"}],
+    "ck_offline_batch_results_settled_before_not_negative": [{"settled_before": -1}],
+    "ck_offline_batch_results_positions_in_order": [
+        {"first_position": 2},
+        {"first_position": -1},
+    ],
     "fk_quarantined_lines_store_id_offline_batches": [{"batch_id": "B9"}],
     "ck_cases_outcome": [{"outcome": "duplicate"}, {"outcome": "rejected"}],
     "ck_cases_key_all_or_nothing": [
@@ -786,10 +803,7 @@ BROKEN: dict[str, list[dict[str, Any]]] = {
     "uq_postings_business_key": [{"line": 1}],
     "uq_postings_lock_id": [{"lock_id": LOCK}],
     "ck_voids_bucket": [{"bucket": 8}],
-    "ck_offline_lines_bucket": [{"bucket": 8}],
-    "ck_offline_lines_outcome": [{"outcome": "quarantined"}, {"outcome": "rejected"}],
-    "ck_offline_lines_held_has_case": [{"outcome": "held"}],
-    "ck_offline_lines_shortfall_has_case": [{"shortfall_minor": 1}],
+    "ck_held_lines_bucket": [{"bucket": 8}],
 }
 # Tables, and columns with values in the good rows, that came after the first migration.
 LATER = {
@@ -798,7 +812,9 @@ LATER = {
     "distribution_runs",
     "distribution_schedules",
     "distribution_sessions",
+    "held_lines",
     "number_secret",
+    "offline_batch_results",
     "offline_profiles",
     "recovered_minor",
     "terminal_journals",
@@ -919,7 +935,7 @@ def test_a_reversal_of_a_line_does_not_need_another_lock(
         ("cases", {**RESOLVED, "resolution": "arrived"}),
         ("postings", TENDER),
         ("postings", {"operation": "recover", "entry": "resolution", **ORIGINAL}),
-        ("offline_lines", {**TENDER, "operation": "refund", "reason": "no receipt"}),
+        ("held_lines", {"operation": "refund", **ORIGINAL}),
         ("offline_batches", {"control_totals": '{"sent": {}, "counted": {}}'}),
         ("quarantined_lines", {**KEY, "journal_id": "J1", "sequence": 7}),
         ("terminal_journals", {"arrived": "{}"}),
@@ -952,6 +968,99 @@ def test_a_database_with_money_in_it_is_upgraded_and_loses_nothing(empty: str) -
         command.downgrade(configuration(empty), "0001")
         for table in before:
             assert rows(connection, f"SELECT count(*) FROM {table}") == [(1,)], table
+
+
+OFFLINE_LINE = """
+INSERT INTO offline_lines (
+    bucket, position, instrument_id, amount_minor, funded_minor, shortfall_minor,
+    balance_after_minor, concluded_at, settled_at, sequence, line, store_id, batch_id, terminal_id,
+    transaction_id, journal_id, status, operation, currency, outcome, original_outcome, codes,
+    lock_id, case_id, remainder_id, original_store_id, original_terminal_id,
+    original_transaction_id, original_line, reason, tender_amount_minor, tender_currency,
+    exchange_rate
+) VALUES (
+    7, %(position)s, %(card)s, %(amount)s, %(funded)s, 0,
+    %(balance)s, %(at)s, %(at)s, %(position)s, 1, 'S001', 'B1', 'T01',
+    %(sale)s, 'J1', 'concluded', %(operation)s, 'SEK', %(outcome)s, %(original_outcome)s,
+    %(codes)s, %(lock_id)s, %(case_id)s, NULL, %(original)s, %(original)s,
+    %(original)s, %(original_line)s, %(reason)s, %(tender)s, %(tender_currency)s,
+    %(exchange_rate)s
+)
+"""
+PLAIN = {
+    "card": CARD,
+    "amount": 100,
+    "funded": 100,
+    "balance": 400,
+    "at": AT,
+    "operation": "redeem",
+    "outcome": "applied",
+    "original_outcome": None,
+    "codes": [],
+    "lock_id": LOCK,
+    "case_id": None,
+    "original": None,
+    "original_line": None,
+    "reason": None,
+    "tender": None,
+    "tender_currency": None,
+    "exchange_rate": None,
+}
+SETTLED_BEFORE = (
+    {**PLAIN, "position": 0, "sale": "X0", "tender": 10, "tender_currency": "EUR"}
+    | {"exchange_rate": "10.4375", "codes": ["stale_lock", "too_old"]},
+    {**PLAIN, "position": 1, "sale": "X1", "outcome": "duplicate", "original_outcome": "applied"},
+    {**PLAIN, "position": 3, "sale": "X3", "outcome": "held", "codes": ["unknown_original"]}
+    | {"funded": 0, "balance": None, "lock_id": None, "case_id": CASE, "operation": "refund"}
+    | {"original": "X9", "original_line": 2, "reason": 'torn "receipt"\nåäö \\'},
+)
+
+
+def received(line: dict[str, Any]) -> list[Any]:
+    """Return a line as it is in the parts of its batch."""
+    original = [line["original"]] * 3 + [line["original_line"]] if line["original"] else None
+    tender = [line["tender"], line["tender_currency"], line["exchange_rate"]]
+    return [
+        *(line["position"], "T01", line["sale"], 1, line["operation"], str(line["card"])),
+        *(line["amount"], "SEK", "concluded", line["lock_id"] and str(line["lock_id"]), original),
+        *("g1.k1.x.y", 1, line["at"], "J1", line["position"], line["reason"]),
+        tender if line["tender"] else None,
+    ]
+
+
+def test_what_lines_came_to_is_moved_there_and_back(empty: str) -> None:
+    command.upgrade(configuration(empty), "0005")
+    parts = [received(SETTLED_BEFORE[0]), received(SETTLED_BEFORE[1]), [2, "?", "torn", None]]
+    parts.append(received(SETTLED_BEFORE[2]))
+    batch = {**GOOD["offline_batches"], "lines_count": 5, "settled_count": 4}
+    everything = "SELECT * FROM offline_lines ORDER BY position"
+    with psycopg.connect(psycopg_url(empty), autocommit=True) as connection:
+        insert(connection, "stores", GOOD["stores"])
+        insert(connection, "offline_batches", batch)
+        part = {**GOOD["offline_batch_parts"], "lines": json.dumps(parts).encode()}
+        insert(connection, "offline_batch_parts", part)
+        insert(connection, "quarantined_lines", {**GOOD["quarantined_lines"], "position": 2})
+        for line in SETTLED_BEFORE:
+            connection.execute(OFFLINE_LINE, line)
+        before = rows(connection, everything)
+        command.upgrade(configuration(empty), "head")
+        kept = "SELECT settled_before, counts, journals FROM offline_batch_results"
+        assert rows(connection, kept) == [
+            (0, {"applied": 1, "duplicate": 1, "held": 1, "quarantined": 1}, [["T01", "J1"]])
+        ]
+        [(results,)] = rows(connection, "SELECT results FROM offline_batch_results")
+        told = json.loads(results)
+        assert told[0] == [
+            *(0, "T01", "X0", 1, str(CARD), "applied", None, ["stale_lock", "too_old"]),
+            *(100, 0, 400, None, None, None),
+        ]
+        assert told[2][:8] == [2, None, None, None, None, "quarantined", None, ["unreadable"]]
+        assert told[2][11:] == [str(CASE), None, "test"]
+        held = "SELECT position, case_id, codes, original_line, held_at FROM held_lines"
+        at = datetime.fromisoformat(AT)
+        assert rows(connection, held) == [(3, CASE, ["unknown_original"], 2, at)]
+        command.downgrade(configuration(empty), "0005")
+        assert rows(connection, everything) == before
 
 
 def test_there_is_one_view_and_it_stores_nothing(catalogue: psycopg.Connection[Any]) -> None:

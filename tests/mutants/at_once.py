@@ -52,7 +52,7 @@ AT_ONCE = (
         "a-held-key-redeems-at-once",
         "What waits for an administrator is posted beside it.",
         REDEEM,
-        _unknown("offline_lines", " AND outcome = 'held'"),
+        _unknown("held_lines"),
         "",
         _after("locked_and_held", "/v1/redemptions"),
     ),

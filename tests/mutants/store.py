@@ -18,7 +18,7 @@ ANSWERED_QUESTION = (
     f"{GUARDS}::test_a_question_that_was_answered_is_not_asked_again_when_its_line_comes_again",
 )
 READ_WITH_THE_KEYS = """\
-        voided = connection.execute(statement("read_voids_by_key"), _key_arrays(keys))
+        voided = connection.execute(statement("read_voids_by_key"), keys)
         if refundable:
             refunded = connection.execute(statement("read_refunded"), _key_arrays(refundable))
             known.refunded_minor = {BusinessKey(*row[:4]): row[4] for row in refunded.fetchall()}
@@ -48,8 +48,8 @@ STORE = (
         SETTLEMENTS,
         "    with connection.pipeline():\n"
         "        locked = instruments.load(connection, wanted, for_update=for_update)\n"
-        f"{READ_WITH_THE_KEYS}        known.results = read_results(connection, keys)\n",
-        "    known.results = read_results(connection, keys)\n"
+        f"{READ_WITH_THE_KEYS}        known.results = _read_results(connection, keys)\n",
+        "    known.results = _read_results(connection, keys)\n"
         "    with connection.pipeline():\n"
         "        locked = instruments.load(connection, wanted, for_update=for_update)\n"
         f"{READ_WITH_THE_KEYS}",

@@ -6,10 +6,10 @@ SELECT line, operation, instrument_id, amount_minor, currency,
  WHERE store_id = %(store_id)s AND terminal_id = %(terminal_id)s
    AND transaction_id = %(transaction_id)s AND entry IN ('original', 'reversal')
  UNION ALL
-SELECT line, operation, instrument_id, amount_minor, currency, 'held', codes, 0, 0, NULL, settled_at
-  FROM offline_lines
+SELECT line, operation, instrument_id, amount_minor, currency, 'held', codes, 0, 0, NULL, held_at
+  FROM held_lines
  WHERE store_id = %(store_id)s AND terminal_id = %(terminal_id)s
-   AND transaction_id = %(transaction_id)s AND outcome = 'held'
+   AND transaction_id = %(transaction_id)s
  UNION ALL
 SELECT line, 'void', instrument_id, 0, NULL, 'voided', ARRAY['voided'], 0, 0, NULL, voided_at
   FROM voids

@@ -2,7 +2,7 @@
 -- refund was posted, takes money and was not voided.
 SELECT waiting.case_id, held.store_id, held.batch_id, held.position
   FROM cases AS waiting
-  JOIN offline_lines AS held
+  JOIN held_lines AS held
     ON held.store_id = waiting.store_id
    AND held.batch_id = waiting.batch_id
    AND held.position = waiting.position

@@ -30,9 +30,9 @@ WITH caller AS (
        AND NOT EXISTS (SELECT FROM voids
                         WHERE store_id = $3 AND terminal_id = $4 AND transaction_id = $5
                           AND line = $6)
-       AND NOT EXISTS (SELECT FROM offline_lines
+       AND NOT EXISTS (SELECT FROM held_lines
                         WHERE store_id = $3 AND terminal_id = $4 AND transaction_id = $5
-                          AND line = $6 AND outcome = 'held')
+                          AND line = $6)
     RETURNING card.bucket, card.instrument_id, card.version, card.balance_minor, card.kind,
               card.number_last4, seen.locked_at
 ), freed AS (
