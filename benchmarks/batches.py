@@ -79,9 +79,9 @@ BEGIN
     DELETE FROM live_locks WHERE bucket = p_bucket AND instrument_id = p_card;
     INSERT INTO postings (bucket, instrument_id, version, store_id, terminal_id, transaction_id,
         line, entry, operation, currency, amount_minor, funded_minor, shortfall_minor,
-        change_minor, balance_after_minor, codes, posted_at)
+        change_minor, balance_after_minor, posted_at)
     VALUES (p_bucket, p_card, card.version + 1, 'S001', 'T01', p_transaction, 1, 'original',
-        'redeem', 'SEK', p_amount, p_amount, 0, -p_amount, card.balance_minor - p_amount, '{}',
+        'redeem', 'SEK', p_amount, p_amount, 0, -p_amount, card.balance_minor - p_amount,
         p_at);
     RETURN 0;
 END $$

@@ -46,9 +46,9 @@ SELECT bench_bucket(id), id, 'gift_card', '{CURRENCY}', '0000', 'active',
 POST_HISTORY = f"""
 INSERT INTO postings (bucket, instrument_id, version, store_id, terminal_id, transaction_id, line,
                       entry, operation, currency, amount_minor, funded_minor, shortfall_minor,
-                      change_minor, balance_after_minor, codes, posted_at)
+                      change_minor, balance_after_minor, posted_at)
 SELECT bench_bucket(id), id, 1, 'S001', 'T01', 'before-' || place, 1,
-       'original', 'redeem', '{CURRENCY}', 10, 10, 0, -10, {BALANCE_MINOR} - 10, '{{}}', now()
+       'original', 'redeem', '{CURRENCY}', 10, 10, 0, -10, {BALANCE_MINOR} - 10, now()
   FROM (SELECT place, md5('card' || place)::uuid AS id
           FROM generate_series(0, %s::int - 1) AS place) AS made
 """

@@ -25,26 +25,18 @@ def ways(stage: Stage) -> Iterator[Mapping[str, Way]]:
     holder, asker = database.company.tills[0], database.company.tills[1]
     held = Wish(numbered_id(place), holder.store_id, holder.terminal_id, stage.next_run())
     lock(database, [held])
-    database.connection.execute(floors.denied_lock_for_update_function().encode())
+    database.connection.execute(floors.LOCK_FOR_UPDATE_FUNCTION.encode())
     database.analyse()
-    variables = floors.variables_of_denial(
-        {
-            "bucket": bucket_of(held.instrument_id),
-            "instrument_id": held.instrument_id,
-            "store_id": asker.store_id,
-            "terminal_id": asker.terminal_id,
-            "transaction_id": stage.next_run(),
-            "line": 1,
-            "holder_store_id": held.store_id,
-            "holder_terminal_id": held.terminal_id,
-            "holder_transaction_id": held.transaction_id,
-            "holder_line": 1,
-        }
-    )
+    variables = {
+        **floors.caller_of(asker),
+        "bucket": bucket_of(held.instrument_id),
+        "instrument_id": held.instrument_id,
+        "transaction_id": stage.next_run(),
+    }
     sizes = stage.sizes
     with started(HttpServer(database.url)) as (service,):
         yield {
-            PLAIN: lambda: in_sql(stage, PLAIN, floors.denied_lock(), sizes.denials, variables),
+            PLAIN: lambda: in_sql(stage, PLAIN, floors.DENIED_LOCK, sizes.denials, variables),
             FOR_UPDATE: lambda: in_sql(
                 stage,
                 FOR_UPDATE,

@@ -1,7 +1,7 @@
 """What PostgreSQL alone can do on the same tables, driven by pgbench.
 
-Each floor is fixed work on distinct cards, as the load over HTTP is. The least that a redemption
-must write is one statement; a denied lock asks what the service asks.
+Each floor is fixed work on distinct cards, as the load over HTTP is. A redemption and a denied lock
+are the service's own statements.
 """
 
 from __future__ import annotations
@@ -10,13 +10,14 @@ import re
 import resource
 import subprocess
 import tempfile
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.cards import stride_of
+from benchmarks.company import Till
 from benchmarks.postgres import Database
 from hq_service.embedded_postgres.programs import find_binaries, program_environment
+from hq_service.operations import keys
 from hq_service.store.statements import statement
 
 HOT_CARDS = 50
@@ -37,34 +38,28 @@ SELECT_BY_KEY = NEXT_PLACE + (
     .replace("%(instrument_id)s", CARD)
 )
 
-# Guarded by the very lock; the card is freed, the lock struck off the list, the change posted.
-REDEEM = f"""{NEXT_PLACE}
-WITH card AS (
-    UPDATE instruments
-       SET balance_minor = balance_minor - 10, version = version + 1,
-           lock_id = NULL, lock_store_id = NULL, lock_terminal_id = NULL,
-           lock_transaction_id = NULL, lock_line = NULL, lock_purpose = NULL,
-           lock_amount_minor = NULL, locked_at = NULL, lock_grant_until = NULL,
-           lock_grant_revision = NULL
-     WHERE bucket = bench_bucket({CARD}) AND instrument_id = {CARD}
-       AND lock_id = {LOCK} AND lock_store_id = 'S001' AND lock_terminal_id = 'T01'
-       AND lock_transaction_id = {TRANSACTION} AND lock_line = 1 AND lock_purpose = 'redeem'
-       AND status = 'active' AND currency = 'SEK' AND balance_minor >= 10
-    RETURNING bucket, instrument_id, version, balance_minor
-), freed AS (
-    DELETE FROM live_locks AS live USING card
-     WHERE live.bucket = card.bucket AND live.instrument_id = card.instrument_id
-       AND live.lock_id = {LOCK}
-), posted AS (
-    INSERT INTO postings (bucket, instrument_id, version, store_id, terminal_id, transaction_id,
-        line, entry, operation, currency, amount_minor, funded_minor, shortfall_minor,
-        change_minor, balance_after_minor, codes, posted_at, concluded_at, lock_id, locked_at)
-    SELECT bucket, instrument_id, version, 'S001', 'T01', {TRANSACTION}, 1, 'original', 'redeem',
-           'SEK', 10, 10, 0, -10, balance_minor, '{{}}', now(), now(), {LOCK}, now()
-      FROM card
+
+def with_values(name: str, *values: str) -> str:
+    """Return a statement of the service with expressions in the place of ``$1``, ``$2``, ..."""
+    return re.sub(r"\$(\d+)", lambda match: values[int(match[1]) - 1], statement(name))
+
+
+# The caller is who signs in with this key; the secret is known by its SHA-256.
+CALLER = (":key_id::text", "decode(:secret_sha256, 'hex')", ":store_id::text", ":terminal_id::text")
+
+# The service's own statement, for a card that is locked for its line.
+REDEEM = NEXT_PLACE + with_values(
+    "redeem_at_once",
+    *CALLER,
+    f"({TRANSACTION})",
+    "1",
+    f"bench_bucket({CARD})",
+    CARD,
+    LOCK,
+    "10::bigint",
+    "'SEK'",
+    "now()",
 )
-SELECT balance_minor FROM card
-"""
 
 # As the row-commit floor of a batch: see batches.ROW_BY_ROW.
 SETTLE_ONE = f"""\\set i :i + 1
@@ -73,41 +68,42 @@ SETTLE_ONE = f"""\\set i :i + 1
 SELECT settle_one(bench_bucket({CARD}), {CARD}, 'floor' || :run::text || '-' || :i::text, 10, now())
 """
 
-# What the service asks before it refuses: plain reads, nothing written, no row lock.
-DENIED_LOCK_STATEMENTS = ("read_instrument", "read_lock_facts")
-_NAMED = re.compile(r"%\((\w+)\)s")
-
-# The same questions asked behind the lock of the row, in one round trip.
-_DENIED_LOCK_FUNCTION = """
-CREATE OR REPLACE FUNCTION bench_denied_lock(
-    p_bucket int, p_instrument_id uuid, p_store_id text, p_terminal_id text,
-    p_transaction_id text, p_line int, p_holder_store_id text, p_holder_terminal_id text,
-    p_holder_transaction_id text, p_holder_line int
+# The service's own statement, for a card that is locked by another till.
+_DENIED = (
+    *CALLER,
+    ":transaction_id::text",
+    "1",
+    ":bucket::int",
+    ":instrument_id::uuid",
+    "'gift_card'",
+    "gen_random_uuid()",
+    "now()",
+    "NULL",
+    "NULL",
+    "true",
+    "1",
+)
+DENIED_LOCK = with_values("lock_at_once", *_DENIED)
+DENIED_LOCK_FOR_UPDATE = f"SELECT bench_lock_for_update({', '.join(_DENIED)})\n"
+# The same behind the lock of the row, in one round trip.
+LOCK_FOR_UPDATE_FUNCTION = """
+CREATE OR REPLACE FUNCTION bench_lock_for_update(
+    p_key_id text, p_secret bytea, p_store_id text, p_terminal_id text, p_transaction_id text,
+    p_line int, p_bucket int, p_instrument_id uuid, p_kind text, p_lock_id uuid, p_at timestamptz,
+    p_until timestamptz, p_revision int, p_support boolean, p_acknowledged int
 ) RETURNS uuid LANGUAGE plpgsql AS $$
-DECLARE card record; facts record;
+DECLARE told record;
 BEGIN
-    {read_instrument} FOR UPDATE INTO card;
-    {read_lock_facts} INTO facts;
-    RETURN card.lock_id;
+    PERFORM 1 FROM instruments
+      WHERE bucket = p_bucket AND instrument_id = p_instrument_id
+        FOR UPDATE;
+    SELECT * INTO told FROM lock_at_once(
+        p_key_id, p_secret, p_store_id, p_terminal_id, p_transaction_id, p_line, p_bucket,
+        p_instrument_id, p_kind, p_lock_id, p_at, p_until, p_revision, p_support, p_acknowledged
+    );
+    RETURN told.lock_id;
 END $$
 """
-DENIED_LOCK_FOR_UPDATE = (
-    "SELECT bench_denied_lock(:bucket, :instrument_id, :store_id, :terminal_id, :transaction_id,"
-    " :line, :holder_store_id, :holder_terminal_id, :holder_transaction_id, :holder_line)\n"
-)
-
-
-def denied_lock() -> str:
-    """Return the script of a denied lock as the service does it."""
-    return ";\n".join(_NAMED.sub(r":\1", statement(name)) for name in DENIED_LOCK_STATEMENTS)
-
-
-def denied_lock_for_update_function() -> str:
-    """Return the function that `DENIED_LOCK_FOR_UPDATE` calls."""
-    bodies = {
-        name: _NAMED.sub(r"p_\1", statement(name)).rstrip() for name in DENIED_LOCK_STATEMENTS
-    }
-    return _DENIED_LOCK_FUNCTION.format(**bodies)
 
 
 _RATE = re.compile(r"^tps = ([0-9.]+)", re.MULTILINE)
@@ -202,7 +198,13 @@ def _program() -> Path:
     return program
 
 
-def variables_of_denial(values: Mapping[str, object]) -> dict[str, object]:
-    """Return what a denied lock asks for, under the names of the service's statements."""
-    names = {name for one in DENIED_LOCK_STATEMENTS for name in _NAMED.findall(statement(one))}
-    return {name: values[name] for name in sorted(names)}
+def caller_of(till: Till) -> dict[str, object]:
+    """Return the variables of a till that signs in."""
+    presented = keys.presented(till.key)
+    assert presented is not None  # it was made as a key
+    return {
+        "key_id": presented.key_id,
+        "secret_sha256": presented.secret_sha256.hex(),
+        "store_id": till.store_id,
+        "terminal_id": till.terminal_id,
+    }

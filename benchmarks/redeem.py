@@ -62,7 +62,7 @@ def redeem(
 
 
 def in_one_statement(stage: Stage) -> Figures:
-    """Do by one statement what a redemption must at least do."""
+    """Run the statement that the service redeems by."""
     database, sessions = stage.database, stage.sessions
     count = stage.sizes.floor_redeems // sessions * sessions
     run, turns = stage.next_run(), take_turns(database, count)
@@ -78,7 +78,13 @@ def in_one_statement(stage: Stage) -> Figures:
         FLOOR,
         database,
         lambda: floors.run_script(
-            database, floors.REDEEM, count, sessions, first=turns.start, run=run
+            database,
+            floors.REDEEM,
+            count,
+            sessions,
+            first=turns.start,
+            run=run,
+            **floors.caller_of(database.company.tills[0]),
         ),
     )
 

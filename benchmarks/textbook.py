@@ -164,7 +164,7 @@ def conclude(wish: dict[str, Any], *, must_be_locked: bool) -> Posting:
         shortfall_minor=0,
         change_minor=-wish["amount_minor"],
         balance_after_minor=card.balance_minor - wish["amount_minor"],
-        codes=[],
+        codes=None,
         posted_at=datetime.now(UTC),
         concluded_at=wish.get("concluded_at"),
         lock_id=card.lock_id if is_its_own else None,

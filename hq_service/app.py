@@ -31,6 +31,7 @@ from hq_service.api.admin import offline_profiles as admin_offline_profiles
 from hq_service.api.admin import parameters as admin_parameters
 from hq_service.api.admin import registers as admin_registers
 from hq_service.api.admin import stores as admin_stores
+from hq_service.api.at_once import AtOnce
 from hq_service.api.description import OperationsPlugin
 from hq_service.api.schemas.common import ProblemSchema
 from hq_service.api.schemas.selling import OfflineBatchRequestSchema
@@ -102,6 +103,7 @@ def create_app(settings: Settings) -> Flask:
     for blueprint in BLUEPRINTS:
         api.register_blueprint(blueprint)
     problems.register(app)
+    app.wsgi_app = AtOnce(app, settings)  # type: ignore[method-assign]
     return app
 
 

@@ -20,9 +20,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import psycopg
-from flask import Flask
+from flask import Flask, Request
 from flask.testing import FlaskClient
+from werkzeug.exceptions import HTTPException
 from werkzeug.test import TestResponse
+from werkzeug.wsgi import get_current_url
 
 from hq_service.app import create_app
 from hq_service.domain.actors import Role
@@ -38,6 +40,65 @@ KEYRING = Keyring(NUMBER_SECRET, GRANT_KEYS)
 SERVICE_START_SECONDS_MAX = 60
 PATIENCE_SECONDS = 60.0
 NOTHING_AT_STAKE = {"gaps_count": 0, "live_grants_count": 0, "open_cases_count": 0}
+
+
+@dataclass(frozen=True)
+class Heard:
+    """One answer of an application, whichever of its layers gave it.
+
+    ``endpoint`` and ``route`` are None where no route fits the address.
+    """
+
+    method: str
+    url: str
+    endpoint: str | None
+    route: str | None
+    status: int
+    headers: Sequence[tuple[str, str]]
+    body: str
+
+
+@contextmanager
+def hearing(app: Flask) -> Iterator[list[Heard]]:
+    """Hear every answer of an application."""
+    heard: list[Heard] = []
+    answered = app.wsgi_app
+
+    def listening(environ: Any, start_response: Any) -> Any:
+        begun: list[tuple[str, Sequence[tuple[str, str]]]] = []
+
+        def started(status: str, headers: Any, *error: Any) -> Any:
+            begun[:] = [(status, headers)]
+            return start_response(status, headers, *error)
+
+        pieces = answered(environ, started)
+        content = b"".join(pieces)
+        if hasattr(pieces, "close"):
+            pieces.close()
+        try:
+            rule, _ = app.create_url_adapter(Request(environ)).match(return_rule=True)
+        except HTTPException:
+            rule = None
+        [(status, headers)] = begun
+        heard.append(
+            Heard(
+                environ["REQUEST_METHOD"],
+                get_current_url(environ),
+                rule.endpoint if rule else None,
+                rule.rule if rule else None,
+                int(status[:3]),
+                headers,
+                content.decode(),
+            )
+        )
+        return [content]
+
+    app.wsgi_app = listening  # type: ignore[method-assign]
+    try:
+        yield heard
+    finally:
+        app.wsgi_app = answered  # type: ignore[method-assign]
+
 
 R = TypeVar("R")
 C = TypeVar("C", bound="Caller")

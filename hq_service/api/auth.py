@@ -6,9 +6,11 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar
 
-from flask import Blueprint, current_app, g, request
+from flask import Blueprint, g, request
 
+from hq_service.api.at_once import FAILED
 from hq_service.api.blueprints import check_query
+from hq_service.api.headers import bearer_of
 from hq_service.domain.actors import Actor, Role
 from hq_service.domain.errors import Forbidden, Unauthenticated
 from hq_service.operations import keys
@@ -20,7 +22,7 @@ R = TypeVar("R")
 
 def authenticate() -> None:
     """Find out whom the request's API key stands for; refuse one that stands for nobody."""
-    text = presented_text()
+    text = bearer_of(request.headers.get("Authorization", ""))
     # Who presents nothing is told so, whether or not the database is there.
     actor = keys.actor_of(text, now()) if text else None
     if actor is None:
@@ -28,28 +30,19 @@ def authenticate() -> None:
     g.actor = actor
 
 
-def presented_text() -> str:
-    """Return what the request presents as its API key, an empty text for nothing."""
-    scheme, _, text = request.headers.get("Authorization", "").partition(" ")
-    return text.strip() if scheme.lower() == "bearer" else ""
-
-
 def protect(blueprint: Blueprint) -> None:
-    """Let every route of a blueprint authenticate first, then check its query; one that is tried
-    at once finds out by itself who calls.
-    """
-    blueprint.before_request(check_unless_tried)
-
-
-def check_unless_tried() -> None:
-    """Check the request, unless its view is tried at once and does so if that fails."""
-    view = current_app.view_functions[request.endpoint or ""]
-    if request.method != "POST" or not hasattr(view, "is_tried_at_once"):
-        check()
+    """Let every route of a blueprint authenticate first, then check its query."""
+    blueprint.before_request(check)
 
 
 def check() -> None:
-    """Authenticate the request, and check its query."""
+    """Authenticate the request, and check its query.
+
+    Raises:  also what went wrong when the request was tried at once.
+    """
+    failed = request.environ.get(FAILED)
+    if failed is not None:
+        raise failed
     authenticate()
     check_query()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 
-from flask import Request, g
+from flask import Request
 
 from hq_service.domain.errors import HqError, MalformedBody, TooLarge
 
@@ -17,7 +17,6 @@ class UnsupportedMediaType(HqError):
 
 JSON = "application/json"
 NDJSON = "application/x-ndjson"
-SMALL_BYTES_MAX = 1_024
 _PIECE_BYTES = 65_536
 _GZIP = 31  # for zlib: the header and trailer of gzip, the largest window
 
@@ -54,33 +53,7 @@ def _require_type(request: Request, *types: str) -> None:
         raise UnsupportedMediaType(f"Send Content-Type: {' or '.join(types)}.")
 
 
-def small_json_body(request: Request) -> bytes | None:
-    """Return the body of a JSON request if it is a small one that says how long it is.
-
-    It is kept, and `read_body` returns it again.
-    """
-    environ = request.environ
-    length = environ.get("CONTENT_LENGTH", "")
-    if (
-        environ.get("CONTENT_TYPE") != JSON
-        or "HTTP_CONTENT_ENCODING" in environ
-        or environ.get("QUERY_STRING")
-        or not length.isdecimal()
-        or int(length) > SMALL_BYTES_MAX
-    ):
-        return None
-    try:
-        body = request.get_data()
-    except Exception:  # noqa: BLE001 - each server has its own for one that breaks off
-        return None
-    g.small_body = body
-    return body
-
-
 def _whole(request: Request, bytes_max: int) -> bytes:
-    kept: bytes | None = g.get("small_body")
-    if kept is not None:
-        return kept
     if (request.content_length or 0) > bytes_max:
         raise _too_large(bytes_max)
     try:

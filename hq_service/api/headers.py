@@ -11,6 +11,12 @@ REPLAYED = {"Idempotency-Replayed": "true"}
 """What an answer has that tells again what was done before."""
 
 
+def bearer_of(authorization: str) -> str:
+    """Return what an Authorization header presents as an API key, an empty text for nothing."""
+    scheme, _, text = authorization.partition(" ")
+    return text.strip() if scheme.lower() == "bearer" else ""
+
+
 def _header(description: str, schema: Mapping[str, Any] | None = None) -> dict[str, Any]:
     return {"description": description, "schema": schema or {"type": "string"}}
 

@@ -215,38 +215,54 @@ _CODE_OF_HTTP = {
 }
 
 
-def problem(
-    code: str,
-    detail: str | None = None,
-    members: Mapping[str, Any] | None = None,
-    headers: Mapping[str, str] | None = None,
-) -> Response:
-    """Render a problem document; ``retry_after_seconds`` in ``members`` becomes Retry-After."""
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A problem document, ready to be sent with its headers."""
+
+    status: int
+    content: bytes
+    headers: Mapping[str, str]
+
+
+def document_of(
+    code: str, detail: str | None, members: Mapping[str, Any], request_id: str | None
+) -> Document:
+    """Return a problem document; ``retry_after_seconds`` in ``members`` becomes Retry-After."""
     kind = PROBLEMS[code]
-    extra = dict(members or {})
     document = {
         "type": f"/problems/{code}",
         "title": kind.title,
         "status": kind.status,
         "detail": detail or REMEDIES.get(code) or kind.title,
         "code": code,
-        "request_id": g.get("request_id"),
+        "request_id": request_id,
         "retryable": kind.retryable,
     }
     if kind.dynamics_code is not None:
         document["dynamics_code"] = kind.dynamics_code
-    response = Response(
-        orjson.dumps({**document, **extra}),
-        status=kind.status,
-        content_type=CONTENT_TYPE,
-        headers=dict(headers or {}),
-    )
-    if "retry_after_seconds" in extra:
-        response.headers["Retry-After"] = str(extra["retry_after_seconds"])
+    headers = {}
+    if "retry_after_seconds" in members:
+        headers["Retry-After"] = str(members["retry_after_seconds"])
     if kind.status == 401:
-        response.headers["WWW-Authenticate"] = 'Bearer realm="hq"'
+        headers["WWW-Authenticate"] = 'Bearer realm="hq"'
+    return Document(kind.status, orjson.dumps({**document, **members}), headers)
+
+
+def problem(
+    code: str,
+    detail: str | None = None,
+    members: Mapping[str, Any] | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> Response:
+    """Answer the current request with a problem document, and note its code for the log."""
+    document = document_of(code, detail, members or {}, g.get("request_id"))
     g.outcome = code
-    return response
+    return Response(
+        document.content,
+        status=document.status,
+        content_type=CONTENT_TYPE,
+        headers={**(headers or {}), **document.headers},
+    )
 
 
 def register(app: Flask) -> None:

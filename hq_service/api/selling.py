@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from flask import Response
-
 from hq_service.api import at_once as first
 from hq_service.api import auth
 from hq_service.api.at_once import first_try
@@ -16,7 +14,9 @@ from hq_service.api.headers import REPLAY_TOLD, REPLAYED
 from hq_service.api.names import require_possible
 from hq_service.api.schemas import selling
 from hq_service.api.schemas.queries import after_text
-from hq_service.domain.actors import Presented, Role
+from hq_service.domain.actors import Actor, Presented, Role
+from hq_service.domain.errors import Refused
+from hq_service.domain.keyring import Keyring
 from hq_service.domain.locking import LockRequest
 from hq_service.domain.model import (
     BusinessKey,
@@ -48,14 +48,16 @@ BUSINESS_KEY = {
 Answer = dict[str, Any]
 
 
-def _inquire_at_once(body: Mapping[str, Any], presented: Presented) -> Response | None:
+def _inquire_at_once(
+    body: Mapping[str, Any], presented: Presented, keyring: Keyring
+) -> first.Answer | None:
     asked_at = now()
-    told = at_once.inquire_balance(body["kind"], body["number"], presented, keyring(), asked_at)
+    told = at_once.inquire_balance(body["kind"], body["number"], presented, keyring, asked_at)
     if told is None or told.actor.role not in BALANCE_ROLES:
         return None
-    first.note(told.actor)
     members = instrument_members(told.instrument)
-    return first.answer(200, {**members, "is_locked": told.is_locked, "as_of": asked_at})
+    members |= {"is_locked": told.is_locked, "as_of": asked_at}
+    return first.Answer(200, members, told.actor)
 
 
 @blueprint.route("/v1/balance-inquiries", methods=["POST"])
@@ -74,13 +76,16 @@ def inquire_balance(wish: Mapping[str, Any]) -> Answer:
     }
 
 
-def _lock_at_once(body: Mapping[str, Any], presented: Presented) -> Response | None:
+def _lock_at_once(
+    body: Mapping[str, Any], presented: Presented, keyring: Keyring
+) -> first.Answer | first.Refusal | None:
     request = LockRequest(business_key(body), Purpose.REDEEM)
-    done = at_once.lock(request, body["kind"], body["number"], presented, keyring(), now())
-    if done is None:
-        return None
-    first.note_terminal(presented, *request.key[:2])
-    return first.answer(201, lock_members(done))
+    actor = _terminal(presented, request.key)
+    try:
+        done = at_once.lock(request, body["kind"], body["number"], presented, keyring, now())
+    except Refused as error:
+        return first.Refusal(error, actor)
+    return first.Answer(201, lock_members(done), actor) if done is not None else None
 
 
 @blueprint.route("/v1/locks", methods=["POST"])
@@ -151,7 +156,9 @@ def release_lock(wish: Mapping[str, Any]) -> tuple[Answer, int, dict[str, str]]:
     return body, 200, REPLAYED if is_replay else {}
 
 
-def _redeem_at_once(body: Mapping[str, Any], presented: Presented) -> Response | None:
+def _redeem_at_once(
+    body: Mapping[str, Any], presented: Presented, _keyring: Keyring
+) -> first.Answer | None:
     key = business_key(body)
     wish = at_once.Redemption(
         key, body["instrument_id"], body["lock_id"], body["amount_minor"], body["currency"]
@@ -159,7 +166,6 @@ def _redeem_at_once(body: Mapping[str, Any], presented: Presented) -> Response |
     balance_minor = at_once.redeem(wish, presented, now())
     if balance_minor is None:
         return None
-    first.note_terminal(presented, *key[:2])
     concluded = {
         "operation": Operation.REDEEM,
         "instrument_id": wish.instrument_id,
@@ -168,7 +174,7 @@ def _redeem_at_once(body: Mapping[str, Any], presented: Presented) -> Response |
         "balance_after_minor": balance_minor,
         "remainder": None,
     }
-    return first.answer(201, {**key._asdict(), **concluded})
+    return first.Answer(201, {**key._asdict(), **concluded}, _terminal(presented, key))
 
 
 @blueprint.route("/v1/redemptions", methods=["POST"])
@@ -294,6 +300,11 @@ def _sale_line(wish: Mapping[str, Any], line: Mapping[str, Any], concluded_at: d
         reason=line.get("reason"),
         tender=Tender(**tender) if tender else None,
     )
+
+
+def _terminal(presented: Presented, key: BusinessKey) -> Actor:
+    """Return who called, if only the terminal of the key itself may."""
+    return Actor(Role.TERMINAL, presented.key_id, key.store_id, key.terminal_id)
 
 
 def business_key(wish: Mapping[str, Any]) -> BusinessKey:

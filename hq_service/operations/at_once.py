@@ -14,16 +14,16 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from hq_service.domain.actors import Actor, Presented
-from hq_service.domain.errors import HqError, OutcomeUnknown
+from hq_service.domain.errors import HqError, OutcomeUnknown, Refused
 from hq_service.domain.keyring import Keyring
 from hq_service.domain.locking import LockRequest, new_lock
 from hq_service.domain.model import BusinessKey, Instrument, InstrumentStatus
 from hq_service.domain.numbers import normalise, uuid7
 from hq_service.domain.parameters import Parameters
-from hq_service.operations.context import is_touch_due
-from hq_service.operations.locks import LockAnswer, lock_answer
+from hq_service.operations.context import is_touch_due, touched_for
+from hq_service.operations.locks import LockAnswer, lock_answer, refusal_of
 from hq_service.store import at_once, parameters, terminals
-from hq_service.store.at_once import Seen
+from hq_service.store.at_once import NotLocked, Seen
 from hq_service.store.database import Connection, reading
 from hq_service.store.prepared import NotTried
 
@@ -54,7 +54,7 @@ def redeem(wish: Redemption, presented: Presented, now: datetime) -> int | None:
     Raises:  OutcomeUnknown.
     """
     try:
-        paid = at_once.redeem(
+        balance_minor = at_once.redeem(
             wish.key,
             wish.instrument_id,
             wish.lock_id,
@@ -65,11 +65,12 @@ def redeem(wish: Redemption, presented: Presented, now: datetime) -> int | None:
         )
     except NotTried:
         return None
-    if paid is None:
-        return None
-    with suppress(HqError):  # it is done; the next request of the terminal touches again
-        _touched(wish.key, paid.seen, now)
-    return paid.balance_minor
+    if balance_minor is not None:
+        with suppress(
+            HqError, NotTried
+        ):  # it is done; the next request of the terminal tries again
+            _keep_seen(wish.key, now)
+    return balance_minor
 
 
 def lock(
@@ -82,7 +83,7 @@ def lock(
 ) -> LockAnswer | None:
     """Lock a free instrument for a redemption; None if that is not so simple.
 
-    Raises:  OutcomeUnknown.
+    Raises:  Refused, as the lock in full does; OutcomeUnknown.
     """
     key = request.key
     normalised_number = normalise(number)
@@ -103,6 +104,11 @@ def lock(
         return None
     if locked is None:
         return None
+    if isinstance(locked, NotLocked):
+        refusal = _refusal_of(request, locked, now)
+        if refusal is not None:
+            raise refusal
+        return None
     found.number_last4, found.currency = locked.number_last4, locked.currency
     found.balance_minor = taken.amount_minor = locked.balance_minor
     try:
@@ -114,6 +120,16 @@ def lock(
             " request with the same business key."
         ) from error
     return lock_answer(found, taken, in_force, keyring, last_seen_at, is_new=True)
+
+
+def _refusal_of(request: LockRequest, told: NotLocked, now: datetime) -> Refused | None:
+    """Return how the rules refuse a lock; None if they do not, or more has to be read for it."""
+    store_id, facts = request.key.store_id, told.facts
+    needed = (facts.parameters_revision, facts.terminal.acknowledged_revision)
+    are_kept = all(one is None or parameters.kept_at(store_id, one) is not None for one in needed)
+    if facts.terminal.retired or not are_kept:
+        return None
+    return refusal_of(request, told.instrument, facts, now)
 
 
 def inquire_balance(
@@ -131,16 +147,26 @@ def inquire_balance(
     return Balance(*told) if told is not None else None
 
 
+def _keep_seen(key: BusinessKey, now: datetime) -> None:
+    """Renew the terminal's lease, unless this process knows that that was done recently."""
+    if not terminals.is_known_as_seen(key.store_id, key.terminal_id, now):
+        _touched(key, at_once.seen(key.store_id, key.terminal_id), now)
+
+
 def _touched(key: BusinessKey, seen: Seen, now: datetime) -> tuple[Parameters, datetime | None]:
     """Renew the terminal's lease, unless that was done recently; return what is in force in its
     store, and when it was last seen.
     """
     in_force = _in_force(key.store_id, seen.parameters_revision)
-    if is_touch_due(seen.last_seen_at, in_force, now):
+    last_seen_at = seen.last_seen_at
+    if is_touch_due(last_seen_at, in_force, now):
         with suppress(NotTried, OutcomeUnknown):  # the next request touches again
             at_once.touch(key.store_id, key.terminal_id, now)
-            return in_force, now
-    return in_force, seen.last_seen_at
+            last_seen_at = now
+    if last_seen_at is not None:
+        due_at = last_seen_at + touched_for(in_force)
+        terminals.know_as_seen(key.store_id, key.terminal_id, due_at, now)
+    return in_force, last_seen_at
 
 
 def _in_force(store_id: str, revision: int) -> Parameters:

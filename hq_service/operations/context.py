@@ -51,5 +51,9 @@ def touch_if_due(
 
 def is_touch_due(last_seen_at: datetime | None, in_force: Parameters, now: datetime) -> bool:
     """Tell whether the lease of a terminal that was just heard of is to be renewed."""
-    due_after = timedelta(seconds=in_force.lease_seconds / TOUCHES_PER_LEASE)
-    return last_seen_at is None or now - last_seen_at >= due_after
+    return last_seen_at is None or now - last_seen_at >= touched_for(in_force)
+
+
+def touched_for(in_force: Parameters) -> timedelta:
+    """Return how long a lease is good enough after it was renewed."""
+    return timedelta(seconds=in_force.lease_seconds / TOUCHES_PER_LEASE)

@@ -231,6 +231,16 @@ def _find_or_create(
     return instrument
 
 
+def refusal_of(
+    request: LockRequest, instrument: Instrument, facts: LockFacts, now: datetime
+) -> Refused | None:
+    """Return how a lock request is refused, None if it is not."""
+    acquisition = _decide(request, instrument, facts, now)
+    if acquisition.lock is not None:
+        return None
+    return _refused(acquisition, instrument.lock, facts, now)
+
+
 def _decide(
     request: LockRequest, instrument: Instrument, facts: LockFacts, now: datetime
 ) -> Acquisition:

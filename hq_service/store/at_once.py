@@ -10,6 +10,7 @@ from hq_service.domain.actors import Actor, Presented, Role
 from hq_service.domain.model import BusinessKey, Instrument, Lock, Terminal
 from hq_service.domain.numbers import bucket_of
 from hq_service.store import prepared
+from hq_service.store.terminals import LockFacts
 
 
 class Seen(NamedTuple):
@@ -21,13 +22,6 @@ class Seen(NamedTuple):
     parameters_revision: int
 
 
-class Paid(NamedTuple):
-    """What a redemption left on the card."""
-
-    balance_minor: int
-    seen: Seen
-
-
 class Locked(NamedTuple):
     """What there is on the instrument that was locked."""
 
@@ -35,6 +29,13 @@ class Locked(NamedTuple):
     currency: str
     balance_minor: int
     seen: Seen
+
+
+class NotLocked(NamedTuple):
+    """Why an instrument may not have been locked: what the rules decide by."""
+
+    instrument: Instrument
+    facts: LockFacts
 
 
 def redeem(
@@ -45,8 +46,9 @@ def redeem(
     currency: str,
     presented: Presented,
     now: datetime,
-) -> Paid | None:
-    """Redeem a gift card under its lock; None, and nothing is changed, if not all is in order.
+) -> int | None:
+    """Redeem a gift card under its lock and return the balance after it; None, and nothing is
+    changed, if not all is in order.
 
     Raises:  NotTried, OutcomeUnknown.
     """
@@ -55,7 +57,7 @@ def redeem(
         (
             *_caller(presented),
             *_key(key),
-            str(bucket_of(UUID(instrument_id))),
+            str(int(instrument_id[:3], 16) >> 2),  # its bucket: the top ten bits
             instrument_id,
             lock_id,
             str(amount_minor),
@@ -63,13 +65,14 @@ def redeem(
             now,
         ),
     )
-    return Paid(row[0], Seen(*row[1:])) if row is not None else None
+    return row[0] if row is not None else None
 
 
 def lock(
     lock: Lock, kind: str, instrument_id: UUID, terminal: Terminal, presented: Presented
-) -> Locked | None:
-    """Lock an instrument that is free; None, and nothing is changed, if not all is in order.
+) -> Locked | NotLocked | None:
+    """Lock an instrument that is free; else nothing is changed and no row locked. None if not even
+    the rules could be asked.
 
     ``terminal`` is what the lock's grant rests on: if that is not so any more, nothing is done.
 
@@ -93,8 +96,30 @@ def lock(
     )
     if row is None:
         return None
-    number_last4, currency, balance_minor, *seen = row
-    return Locked(number_last4, currency, balance_minor, Seen(*seen))
+    is_given, number_last4, currency, balance_minor, last_seen_at, revision, *rest = row
+    if is_given:
+        return Locked(number_last4, currency, balance_minor, Seen(last_seen_at, revision))
+    status, version, *rest = rest
+    held = Lock(*rest[:10]) if rest[0] is not None else None
+    supports_offline, is_retired, acknowledged, holder_last_seen_at, *known = rest[10:]
+    return NotLocked(
+        Instrument(
+            instrument_id, kind, currency, number_last4, status, balance_minor, version, None, held
+        ),
+        LockFacts(
+            Terminal(
+                terminal.store_id,
+                terminal.terminal_id,
+                supports_offline,
+                is_retired,
+                last_seen_at,
+                acknowledged,
+            ),
+            holder_last_seen_at,
+            revision,
+            *known,
+        ),
+    )
 
 
 def balance(
@@ -115,6 +140,16 @@ def balance(
         instrument_id, kind, currency, number_last4, status, balance_minor, 0, None, None
     )
     return Actor(Role(role), presented.key_id, store_id, terminal_id), instrument, is_locked
+
+
+def seen(store_id: str, terminal_id: str) -> Seen:
+    """Return what the lease of a terminal depends on.
+
+    Raises:  NotTried.
+    """
+    row = prepared.read("read_seen", (store_id, terminal_id))
+    assert row is not None  # it has no condition
+    return Seen(*row)
 
 
 def touch(store_id: str, terminal_id: str, now: datetime) -> None:

@@ -17,6 +17,9 @@ from typing import Any
 
 import psycopg
 import sqlalchemy.exc
+from psycopg.adapt import Transformer
+from psycopg.pq import ExecStatus
+from psycopg.pq.abc import PGresult
 from sqlalchemy import Engine, event
 
 from hq_service.store.database import Connection, committed_by_itself, db
@@ -41,7 +44,8 @@ class _Own:
         # the whole of it, also when it has grown.
         connection.execute("SET enable_seqscan = off")
         self.connection: Connection = connection
-        self.cursor = psycopg.RawCursor(connection)
+        self._transformer = Transformer(connection)
+        self._prepared: set[str] = set()
         self._poll = select.poll()
         self._poll.register(connection.pgconn.socket, select.POLLIN)
 
@@ -53,9 +57,43 @@ class _Own:
             return False
         return not self._poll.poll(0)
 
+    def row_of(self, name: str, values: Sequence[Any]) -> tuple[Any, ...] | None:
+        """Run a statement, prepared once under its own name; return its row, None without.
+
+        A cursor would find out for each run what is the same for all: what the statement is, how
+        often it ran, whether to prepare it.
+        """
+        libpq, prepared_name = self.connection.pgconn, name.encode()
+        if name not in self._prepared:
+            self._checked(libpq.prepare(prepared_name, statement(name).encode()))
+            self._prepared.add(name)
+        # None is a NULL, although the annotation of exec_prepared does not say so.
+        given: list[Any] = [None if one is None else _text_of(one) for one in values]
+        result = self._checked(libpq.exec_prepared(prepared_name, given))
+        if not result.ntuples:
+            return None
+        self._transformer.set_pgresult(result)
+        return self._transformer.load_row(0, tuple)
+
+    def _checked(self, result: PGresult) -> PGresult:
+        """Return a result that is a good one.
+
+        Raises:  psycopg.Error.
+        """
+        if result.status not in (ExecStatus.COMMAND_OK, ExecStatus.TUPLES_OK):
+            raise psycopg.errors.error_from_result(result)
+        return result
+
     def close(self) -> None:
         """End the connection."""
         self.connection.close()
+
+
+def _text_of(value: Any) -> bytes:
+    """Return a value as PostgreSQL reads it."""
+    if isinstance(value, bytes):
+        return b"\\x" + value.hex().encode()
+    return str(value).encode()
 
 
 # Those that nobody uses at the moment, by database; the last one used is the first one taken.
@@ -102,9 +140,7 @@ def read(name: str, values: Sequence[Any]) -> tuple[Any, ...] | None:
 
 
 def _row(own: _Own, name: str, values: Sequence[Any]) -> tuple[Any, ...] | None:
-    own.cursor.execute(statement(name), values, prepare=True)
-    row: tuple[Any, ...] | None = own.cursor.fetchone()
-    return row
+    return own.row_of(name, values)
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 
 from hq_service.store.database import Connection
 
-SCHEMA_HEAD = "0006"
+SCHEMA_HEAD = "0007"
 """The migration that this code needs; a test compares it with ``migrations/``."""
 
 OK = "ok"

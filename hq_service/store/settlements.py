@@ -97,7 +97,7 @@ def _known_void(row: Sequence[Any]) -> tuple[BusinessKey, LineResult]:
     if operation is None:  # there was nothing to reverse
         return key, LineResult(Outcome.APPLIED, (Code.VOIDED,))
     result = LineResult(
-        Outcome.APPLIED, tuple(codes), funded_minor, shortfall_minor, balance_after_minor
+        Outcome.APPLIED, tuple(codes or ()), funded_minor, shortfall_minor, balance_after_minor
     )
     if result.needs_case:
         instrument_id, amount_minor, currency = undone
@@ -152,7 +152,7 @@ def _known_line(outcome: Outcome, row: Sequence[Any]) -> tuple[BusinessKey, Cont
     remainder_id, forfeited_minor, *held = rest
     result = LineResult(
         outcome,
-        tuple(codes),
+        tuple(codes or ()),
         funded_minor,
         shortfall_minor,
         balance_after_minor,
@@ -174,7 +174,7 @@ def _read_locks_that_are_gone(
 ) -> None:
     """Read how the locks ended that are not live on their instruments any more."""
     gone: set[tuple[UUID, str, str, str]] = set()
-    named: set[tuple[int, UUID]] = set()
+    named: set[tuple[UUID, UUID]] = set()
     for line in lines:
         instrument = found.get(line.instrument_id)
         if instrument is None:
@@ -184,10 +184,10 @@ def _read_locks_that_are_gone(
     for place, lock_id in named_lock_ids:
         instrument = found.get(lines[place].instrument_id)
         if instrument is None or instrument.lock is None or instrument.lock.lock_id != lock_id:
-            named.add((bucket_of(lines[place].instrument_id), lock_id))
+            named.add((lines[place].instrument_id, lock_id))
     if not gone and not named:
         return
-    owners, lock_ids = sorted(gone), sorted(named)
+    owners, touched = sorted(gone), sorted({instrument_id for instrument_id, _ in named})
     with connection.pipeline():
         ended = connection.execute(
             statement("read_gone_locks"),
@@ -202,8 +202,9 @@ def _read_locks_that_are_gone(
         spent = connection.execute(
             statement("read_consumed_locks"),
             {
-                "buckets": array(bucket for bucket, _ in lock_ids),
-                "lock_ids": array(lock_id for _, lock_id in lock_ids),
+                "buckets": array(map(bucket_of, touched)),
+                "instrument_ids": array(touched),
+                "lock_ids": array(sorted({lock_id for _, lock_id in named})),
             },
         )
         for row in ended.fetchall():
@@ -299,7 +300,7 @@ def insert_postings(connection: Connection, postings: Sequence[Posting], now: da
             "shortfalls_minor": array(one.shortfall_minor for one in postings),
             "changes_minor": array(one.change_minor for one in postings),
             "balances_after_minor": array(one.balance_after_minor for one in postings),
-            "codes": array(" ".join(one.codes) for one in postings),
+            "codes": array(" ".join(one.codes) or None for one in postings),
             "posted_at": now,
             "concluded_at": array(one.concluded_at for one in postings),
             "lock_ids": array(one.lock_id for one in postings),

@@ -7,12 +7,13 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import and_, func, select
+from sqlalchemy import and_, func, or_, select
 
 from hq_service.domain.model import (
     HQ,
     BusinessKey,
     EndedLock,
+    Entry,
     Lock,
     Posting,
     Tender,
@@ -25,6 +26,9 @@ from hq_service.store.database import db
 Posted = tables.Posting
 Ended = tables.LockEvent
 Voided = tables.Void
+
+# Originals have an index of their own, and so has the rest.
+_ANY_ENTRY = or_(Posted.entry == Entry.ORIGINAL, Posted.entry != Entry.ORIGINAL)
 
 
 def postings_around(instrument_id: UUID, at: datetime, *, limit: int) -> list[Posting]:
@@ -42,7 +46,7 @@ def postings_around(instrument_id: UUID, at: datetime, *, limit: int) -> list[Po
 
 def postings_of_line(key: BusinessKey, *, limit: int) -> list[Posting]:
     """Return what was posted under a business key, on whatever instruments."""
-    found = select(Posted).where(*_is_of(Posted, key)).order_by(Posted.posted_at.desc())
+    found = select(Posted).where(*_is_of(Posted, key), _ANY_ENTRY).order_by(Posted.posted_at.desc())
     return [_posting(row) for row in db.session.scalars(found.limit(limit))]
 
 
@@ -54,6 +58,7 @@ def postings_of_case(case_id: UUID, *, limit: int) -> list[Posting]:
             Posted.store_id == HQ,
             Posted.terminal_id == HQ,
             Posted.transaction_id == case_id.hex,
+            _ANY_ENTRY,
         )
         .order_by(Posted.posted_at.desc())
         .limit(limit)
@@ -112,7 +117,7 @@ def _posting(row: tables.Posting) -> Posting:
         shortfall_minor=row.shortfall_minor,
         change_minor=row.change_minor,
         balance_after_minor=row.balance_after_minor,
-        codes=tuple(row.codes),
+        codes=tuple(row.codes or ()),
         posted_at=row.posted_at,
         concluded_at=row.concluded_at,
         lock_id=row.lock_id,

@@ -20,7 +20,6 @@ from sqlalchemy import (
     LargeBinary,
     MetaData,
     Text,
-    UniqueConstraint,
     Uuid,
     text,
 )
@@ -525,22 +524,26 @@ class Posting(OfInstrument, OfLine, Base):
 
     __tablename__ = "postings"
     __table_args__ = (
-        ForeignKeyConstraint(("bucket", "instrument_id"), INSTRUMENT_KEY),
-        UniqueConstraint(
+        Index(
+            "uq_postings_business_key",
+            "store_id",
+            "terminal_id",
+            "transaction_id",
+            "line",
+            "bucket",
+            unique=True,
+            postgresql_where=text("entry = 'original'"),
+        ),
+        Index(
+            "uq_postings_business_key_and_entry",
             "store_id",
             "terminal_id",
             "transaction_id",
             "line",
             "entry",
             "bucket",
-            name="uq_postings_business_key",
-        ),
-        Index(
-            "uq_postings_lock_id",
-            "bucket",
-            "lock_id",
             unique=True,
-            postgresql_where=text("lock_id IS NOT NULL AND entry = 'original'"),
+            postgresql_where=text("entry <> 'original'"),
         ),
         Index(
             "ix_postings_original",
@@ -566,7 +569,7 @@ class Posting(OfInstrument, OfLine, Base):
     entry: Mapped[str]
     operation: Mapped[str]
     currency: Mapped[str]
-    codes: Mapped[list[str]]
+    codes: Mapped[list[str] | None]
     lock_id: Mapped[UUID | None]
     locked_at: Mapped[datetime | None]
     related_instrument_id: Mapped[UUID | None]

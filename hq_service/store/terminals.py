@@ -6,9 +6,9 @@ import threading
 import weakref
 from collections import OrderedDict
 from collections.abc import Iterable
-from dataclasses import dataclass
-from datetime import datetime
-from typing import Any
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, TypeVar
 
 from sqlalchemy import Engine, select
 
@@ -18,6 +18,8 @@ from hq_service.store import parameters, prepared, tables
 from hq_service.store.arrays import array
 from hq_service.store.database import Connection, db
 from hq_service.store.statements import statement
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +61,35 @@ def read_lock_facts(
 
 
 REGISTERS_KEPT_MAX = 10_000
-# What grants depend on, by database and register, the least recently used first. It may be out of
-# date: the statement that uses it looks whether it is.
-_registers: weakref.WeakKeyDictionary[Engine, OrderedDict[tuple[str, str], Terminal]] = (
-    weakref.WeakKeyDictionary()
-)
-_registers_lock = threading.Lock()
+SEEN_KEPT_MAX = timedelta(seconds=30)
+"""How long a process relies on a terminal having been seen: a lease may be made shorter."""
+
+
+@dataclass(slots=True)
+class _Kept:
+    """What is kept of the registers of one database, the one looked up longest ago first.
+
+    What their grants depend on may be out of date: the statement that uses it looks whether it is.
+    """
+
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    facts: OrderedDict[tuple[str, str], Terminal] = field(default_factory=OrderedDict)
+    seen_until: OrderedDict[tuple[str, str], datetime] = field(default_factory=OrderedDict)
+
+    def keep(self, kept: OrderedDict[tuple[str, str], T], name: tuple[str, str], one: T) -> None:
+        """Keep something of a register, and let go of what is too much."""
+        with self.lock:
+            kept[name] = one
+            kept.move_to_end(name)
+            while len(kept) > REGISTERS_KEPT_MAX:
+                kept.popitem(last=False)
+
+
+_kept: weakref.WeakKeyDictionary[Engine, _Kept] = weakref.WeakKeyDictionary()
+
+
+def _kept_here() -> _Kept:
+    return _kept.get(db.engine) or _kept.setdefault(db.engine, _Kept())
 
 
 def register_facts(store_id: str, terminal_id: str) -> Terminal | None:
@@ -72,27 +97,36 @@ def register_facts(store_id: str, terminal_id: str) -> Terminal | None:
 
     Raises:  NotTried.
     """
-    with _registers_lock:
-        kept = _registers.setdefault(db.engine, OrderedDict())
-        found = kept.get((store_id, terminal_id))
+    kept, name = _kept_here(), (store_id, terminal_id)
+    found = kept.facts.get(name)
     if found is not None:
         return found
-    row = prepared.read("read_register_facts", (store_id, terminal_id))
+    row = prepared.read("read_register_facts", name)
     if row is None:
         return None
     supports_offline, acknowledged = row
     read = Terminal(store_id, terminal_id, supports_offline, acknowledged_revision=acknowledged)
-    with _registers_lock:
-        kept[store_id, terminal_id] = read
-        while len(kept) > REGISTERS_KEPT_MAX:
-            kept.popitem(last=False)
+    kept.keep(kept.facts, name, read)
     return read
 
 
 def forget_register_facts(store_id: str, terminal_id: str) -> None:
     """Look again the next time."""
-    with _registers_lock:
-        _registers.get(db.engine, OrderedDict()).pop((store_id, terminal_id), None)
+    kept = _kept_here()
+    with kept.lock:
+        kept.facts.pop((store_id, terminal_id), None)
+
+
+def is_known_as_seen(store_id: str, terminal_id: str, now: datetime) -> bool:
+    """Tell whether this process knows that the lease of a terminal need not be renewed yet."""
+    until = _kept_here().seen_until.get((store_id, terminal_id))
+    return until is not None and now < until
+
+
+def know_as_seen(store_id: str, terminal_id: str, due_at: datetime, now: datetime) -> None:
+    """Remember that the lease of a terminal need not be renewed before an instant."""
+    kept = _kept_here()
+    kept.keep(kept.seen_until, (store_id, terminal_id), min(due_at, now + SEEN_KEPT_MAX))
 
 
 def touch(connection: Connection, store_id: str, terminal_id: str, now: datetime) -> None:

@@ -11,15 +11,14 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from flask import Flask, Response, request_finished
-from flask import request as current_request
+from flask import Flask
 from jsonschema import Draft202012Validator
 from werkzeug.test import TestResponse
 
 from hq_service.api.problems import CONTENT_TYPE
 from hq_service.cli import main
 from tests.contract.test_routes import ALLOWED
-from tests.support import NOTHING_AT_STAKE, Hq, a_name, a_number, sale_line
+from tests.support import NOTHING_AT_STAKE, Hq, a_name, a_number, hearing, sale_line
 
 COMMITTED = Path(__file__).resolve().parents[2] / "docs" / "openapi.json"
 REFRESH = "docs/openapi.json is not up to date: run `hq openapi > docs/openapi.json`"
@@ -52,23 +51,19 @@ def headers_are_described(
         return
     undescribed: list[tuple[str, int, str]] = []
 
-    def look(_app: Flask, response: Response) -> None:
-        rule = current_request.url_rule
-        if rule is None or rule.rule == "/openapi.json":
-            return
-        path = re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule.rule)
-        operation = description["paths"][path].get(current_request.method.lower())
-        if operation is None:
-            return
-        answers = operation["responses"]
-        described = resolved(
-            description, answers.get(str(response.status_code)) or answers["default"]
-        )
-        told = set(response.headers.keys()) & ACTED_ON - set(described.get("headers", {}))
-        undescribed.extend((operation["operationId"], response.status_code, name) for name in told)
-
-    with request_finished.connected_to(look, app):
+    with hearing(app) as heard:
         yield
+    for one in heard:
+        if one.route is None or one.route == "/openapi.json":
+            continue
+        path = re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", one.route)
+        operation = description["paths"][path].get(one.method.lower())
+        if operation is None:
+            continue
+        answers = operation["responses"]
+        described = resolved(description, answers.get(str(one.status)) or answers["default"])
+        told = {name for name, _ in one.headers} & ACTED_ON - set(described.get("headers", {}))
+        undescribed.extend((operation["operationId"], one.status, name) for name in told)
     assert undescribed == []
 
 

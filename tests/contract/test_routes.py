@@ -13,7 +13,7 @@ import pytest
 from flask import Flask
 from werkzeug.test import TestResponse
 
-from hq_service.api.auth import check_unless_tried
+from hq_service.api.auth import check
 from hq_service.domain.actors import Role
 from tests.support import Card, Hq, Tables, Till, a_name, a_number, sale_line
 
@@ -239,10 +239,10 @@ def without_id(answer: TestResponse) -> dict[str, Any]:
 
 def test_every_blueprint_authenticates_but_for_the_public_ones(app: Flask) -> None:
     for name, blueprint in app.blueprints.items():
-        authenticates = check_unless_tried in app.before_request_funcs.get(name, [])
+        authenticates = check in app.before_request_funcs.get(name, [])
         assert authenticates == (name not in PUBLIC_BLUEPRINTS), name
         if authenticates:
-            assert app.before_request_funcs[name][0] is check_unless_tried, f"{name}: first of all"
+            assert app.before_request_funcs[name][0] is check, f"{name}: first of all"
             assert not getattr(blueprint, "is_public", True), name
     outside = [rule.rule for rule in app.url_map.iter_rules() if "." not in rule.endpoint]
     assert outside == [], "a route without a blueprint authenticates nobody"

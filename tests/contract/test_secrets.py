@@ -19,7 +19,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from flask import Flask, Response, request
+from flask import Flask
 
 from hq_service.api.problems import CONTENT_TYPE, REMEDIES
 from hq_service.domain.actors import Role
@@ -28,12 +28,14 @@ from tests.conftest import Server
 from tests.support import (
     Caller,
     Card,
+    Heard,
     Hq,
     Tables,
     Till,
     a_name,
     a_number,
     exchange,
+    hearing,
     psycopg_url,
     running,
     served,
@@ -52,29 +54,18 @@ KEEPS_GRANTS = "offline_batch_parts"
 BARE = {"type", "title", "status", "detail", "code", "request_id", "retryable"}
 
 
-@dataclass
-class Told:
-    """One answer of the service: who gave it, what for, what it said."""
-
-    endpoint: str | None
-    url: str
-    status: int
-    headers: str
-    body: str
-
-    @property
-    def body_but_for_what_it_may_tell(self) -> str:
-        place = TOLD.get(self.endpoint or "")
-        if place is None or self.status not in (200, 201):
-            return self.body
-        document: Any = json.loads(self.body)
-        parent = document
-        for name in place[:-1]:
-            is_there = name in parent if isinstance(parent, dict) else len(parent) > 0
-            parent = (parent[name] if is_there else None) or {}
-        if place[-1] in parent:
-            parent[place[-1]] = None
-        return json.dumps(document)
+def body_but_for_what_it_may_tell(told: Heard) -> str:
+    place = TOLD.get(told.endpoint or "")
+    if place is None or told.status not in (200, 201):
+        return told.body
+    document: Any = json.loads(told.body)
+    parent = document
+    for name in place[:-1]:
+        is_there = name in parent if isinstance(parent, dict) else len(parent) > 0
+        parent = (parent[name] if is_there else None) or {}
+    if place[-1] in parent:
+        parent[place[-1]] = None
+    return json.dumps(document)
 
 
 @dataclass
@@ -103,7 +94,7 @@ class Day:
 
     hq: Hq
     log: io.StringIO
-    told: list[Told]
+    told: list[Heard]
     secrets: Secrets = field(default_factory=Secrets)
     played_log: str = ""
     played_count: int = 0
@@ -113,25 +104,19 @@ class Day:
 
 
 @contextlib.contextmanager
-def watched(app: Flask) -> Iterator[tuple[io.StringIO, list[Told]]]:
+def watched(app: Flask) -> Iterator[tuple[io.StringIO, list[Heard]]]:
     """Capture every log line, of every logger and level, and every answer of an application."""
-    log, told = io.StringIO(), []
+    log = io.StringIO()
     handler = logging.StreamHandler(log)
     handler.setFormatter(JsonFormatter())
     root = logging.getLogger()
     level = root.level
 
-    @app.after_request
-    def remember(response: Response) -> Response:
-        body = response.get_data(as_text=True)
-        headers = str(response.headers)
-        told.append(Told(request.endpoint, request.url, response.status_code, headers, body))
-        return response
-
     root.addHandler(handler)
     root.setLevel(logging.DEBUG)
     try:
-        yield log, told
+        with hearing(app) as told:
+            yield log, told
     finally:
         root.removeHandler(handler)
         root.setLevel(level)
@@ -344,8 +329,8 @@ def test_the_day_had_all_kinds_of_secrets_and_of_answers(day: Day) -> None:
 
 def test_no_answer_tells_a_secret_but_where_it_is_meant_to(day: Day) -> None:
     for told in day.told:
-        assert day.found_in(told.body_but_for_what_it_may_tell) == [], told
-        assert day.found_in(told.headers) == [], told
+        assert day.found_in(body_but_for_what_it_may_tell(told)) == [], told
+        assert day.found_in(str(told.headers)) == [], told
 
 
 def test_the_answers_that_may_tell_a_secret_tell_their_own_only(day: Day) -> None:
@@ -452,7 +437,7 @@ def test_a_database_that_is_away_is_told_as_such_and_no_more() -> None:
         assert app.test_client().get("/healthz").status_code == 200
         ready = app.test_client().get("/readyz")
         assert (ready.status_code, ready.json["code"]) == (503, "unavailable")
-    for text in (log.getvalue(), *(one.body + one.headers for one in told)):
+    for text in (log.getvalue(), *(one.body + str(one.headers) for one in told)):
         for secret in ("planted-secret", number, "b" * 43):
             assert secret not in text
 
@@ -503,5 +488,5 @@ def test_the_server_itself_logs_no_secret_either(
             assert re.match(r"HTTP/1.1 4\d\d ", answer)
             assert day.found_in(answer) == []
     logged = log.read_text(encoding="utf-8", errors="replace")
-    assert '"route": "/v1/balance-inquiries"' in logged
+    assert '"route":"/v1/balance-inquiries"' in logged
     assert day.found_in(logged) == []

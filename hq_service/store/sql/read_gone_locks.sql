@@ -15,6 +15,7 @@ SELECT gone.instrument_id, gone.store_id, gone.terminal_id, gone.transaction_id,
    AND gone.transaction_id = wanted.transaction_id
   LEFT JOIN postings AS spent
     ON spent.bucket = gone.bucket
+   AND spent.instrument_id = gone.instrument_id
    AND spent.lock_id = gone.lock_id
    AND spent.entry = 'original'
  ORDER BY gone.ended_at, gone.lock_id

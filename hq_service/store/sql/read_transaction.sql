@@ -1,10 +1,12 @@
 -- What HQ knows of the lines of one transaction: postings, held lines and voids.
 SELECT line, operation, instrument_id, amount_minor, currency,
        CASE entry WHEN 'original' THEN 'applied' ELSE 'voided' END AS outcome,
-       codes, funded_minor, shortfall_minor, balance_after_minor, posted_at AS known_at
+       coalesce(codes, '{}') AS codes, funded_minor, shortfall_minor, balance_after_minor,
+       posted_at AS known_at
   FROM postings
  WHERE store_id = %(store_id)s AND terminal_id = %(terminal_id)s
-   AND transaction_id = %(transaction_id)s AND entry IN ('original', 'reversal')
+   AND transaction_id = %(transaction_id)s
+   AND (entry = 'original' OR entry = 'reversal')  -- each has its own index
  UNION ALL
 SELECT line, operation, instrument_id, amount_minor, currency, 'held', codes, 0, 0, NULL, held_at
   FROM held_lines

@@ -16,7 +16,6 @@ WITH caller AS (
            lock_transaction_id = NULL, lock_line = NULL, lock_purpose = NULL,
            lock_amount_minor = NULL, locked_at = NULL, lock_grant_until = NULL,
            lock_grant_revision = NULL
-      FROM (SELECT locked_at FROM instruments WHERE bucket = $7 AND instrument_id = $8) AS seen
      WHERE bucket = $7 AND instrument_id = $8
        AND lock_id = $9 AND lock_store_id = $3 AND lock_terminal_id = $4
        AND lock_transaction_id = $5 AND lock_line = $6 AND lock_purpose = 'redeem'
@@ -26,34 +25,28 @@ WITH caller AS (
        AND EXISTS (SELECT FROM caller)
        AND NOT EXISTS (SELECT FROM postings
                         WHERE store_id = $3 AND terminal_id = $4 AND transaction_id = $5
-                          AND line = $6)
+                          AND line = $6 AND entry = 'original')
        AND NOT EXISTS (SELECT FROM voids
                         WHERE store_id = $3 AND terminal_id = $4 AND transaction_id = $5
                           AND line = $6)
        AND NOT EXISTS (SELECT FROM held_lines
                         WHERE store_id = $3 AND terminal_id = $4 AND transaction_id = $5
                           AND line = $6)
-    RETURNING card.bucket, card.instrument_id, card.version, card.balance_minor, card.kind,
-              card.number_last4, seen.locked_at
+    RETURNING card.bucket, card.instrument_id, card.version, card.balance_minor
 ), freed AS (
     DELETE FROM live_locks AS live
      USING paid
      WHERE live.bucket = $7 AND live.instrument_id = $8 AND live.lock_id = $9
+    RETURNING live.locked_at
 ), posted AS (
     INSERT INTO postings (
         bucket, instrument_id, version, store_id, terminal_id, transaction_id, line, entry,
         operation, currency, amount_minor, funded_minor, shortfall_minor, change_minor,
-        balance_after_minor, codes, posted_at, concluded_at, lock_id, locked_at
+        balance_after_minor, posted_at, concluded_at, lock_id, locked_at
     )
     SELECT bucket, instrument_id, version, $3, $4, $5, $6, 'original', 'redeem', $11, $10, $10, 0,
-           -$10, balance_minor, '{}', $12, $12, $9, locked_at
+           -$10, balance_minor, $12, $12, $9, freed.locked_at
       FROM paid
+      LEFT JOIN freed ON true
 )
-SELECT paid.balance_minor,
-       (SELECT last_seen_at
-          FROM terminal_presence
-         WHERE store_id = $3 AND terminal_id = $4),
-       (SELECT coalesce(max(revision), 0)
-          FROM parameter_revisions
-         WHERE store_id IS NULL OR store_id = $3)
-  FROM paid
+SELECT balance_minor FROM paid

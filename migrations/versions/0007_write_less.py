@@ -1,0 +1,174 @@
+"""Write less for each posting and each lock: what is written for every sale is paid at every sale.
+
+The foreign keys of postings and live locks lock the row of the instrument a second time, which the
+same statement has just changed; nothing deletes an instrument. A spent lock is found by the
+postings of its instrument, and an original by an index of its own. Why, and what it saves:
+``docs/decisions/0014-what-is-written-for-every-sale-is-little.md``.
+"""
+
+from alembic import context, op
+
+revision = "0007"
+down_revision = "0006"
+branch_labels = None
+depends_on = None
+
+UPGRADE = """
+ALTER TABLE live_locks DROP CONSTRAINT fk_live_locks_bucket_instruments;
+ALTER TABLE postings DROP CONSTRAINT fk_postings_bucket_instruments;
+ALTER TABLE postings DROP CONSTRAINT uq_postings_business_key;
+DROP INDEX uq_postings_lock_id;
+CREATE UNIQUE INDEX uq_postings_business_key
+    ON postings (store_id, terminal_id, transaction_id, line, bucket)
+    WHERE entry = 'original';
+CREATE UNIQUE INDEX uq_postings_business_key_and_entry
+    ON postings (store_id, terminal_id, transaction_id, line, entry, bucket)
+    WHERE entry <> 'original';
+-- An array takes its place also when it is empty.
+ALTER TABLE postings ALTER COLUMN codes DROP NOT NULL;
+UPDATE postings SET codes = NULL WHERE codes = '{}';
+ALTER TABLE postings ADD CONSTRAINT ck_postings_codes_not_empty CHECK (codes <> '{}');
+
+DROP FUNCTION lock_at_once;
+CREATE FUNCTION lock_at_once(
+    the_key_id text, the_secret_sha256 bytea, the_store_id text, the_terminal_id text,
+    the_transaction_id text, the_line int, the_bucket int, the_instrument_id uuid, the_kind text,
+    the_lock_id uuid, the_moment timestamptz, the_grant_until timestamptz, the_grant_revision int,
+    expected_support boolean, expected_revision int
+) RETURNS TABLE (
+    is_given boolean, number_last4 text, currency text, balance_minor bigint,
+    last_seen_at timestamptz, parameters_revision int,
+    -- Of one that is not given, also what the rules refuse it by.
+    status text, version bigint,
+    lock_id uuid, lock_store_id text, lock_terminal_id text, lock_transaction_id text,
+    lock_line int, lock_purpose text, lock_amount_minor bigint, locked_at timestamptz,
+    lock_grant_until timestamptz, lock_grant_revision int,
+    supports_offline boolean, is_retired boolean, acknowledged_revision int,
+    holder_last_seen_at timestamptz, is_voided boolean, is_concluded boolean,
+    is_holder_voided boolean
+) LANGUAGE plpgsql AS $$
+#variable_conflict use_column
+BEGIN
+    -- A card that is locked already matches nothing: no row lock is taken, nothing is written.
+    UPDATE instruments
+       SET lock_id = the_lock_id, lock_store_id = the_store_id,
+           lock_terminal_id = the_terminal_id, lock_transaction_id = the_transaction_id,
+           lock_line = the_line, lock_purpose = 'redeem', lock_amount_minor = balance_minor,
+           locked_at = the_moment, lock_grant_until = the_grant_until,
+           lock_grant_revision = the_grant_revision
+     WHERE bucket = the_bucket AND instrument_id = the_instrument_id
+       AND kind = the_kind AND status = 'active' AND lock_id IS NULL
+       AND EXISTS (SELECT FROM api_keys
+                    WHERE key_id = the_key_id AND secret_sha256 = the_secret_sha256
+                      AND role = 'terminal' AND store_id = the_store_id
+                      AND terminal_id = the_terminal_id AND revoked_at IS NULL
+                      AND (expires_at IS NULL OR expires_at > the_moment))
+    RETURNING instruments.number_last4, instruments.currency, instruments.balance_minor
+         INTO number_last4, currency, balance_minor;
+    IF NOT FOUND THEN
+        RETURN QUERY
+        SELECT false, card.number_last4, card.currency, card.balance_minor, presence.last_seen_at,
+               (SELECT coalesce(max(revision), 0)
+                  FROM parameter_revisions
+                 WHERE store_id IS NULL OR store_id = the_store_id),
+               card.status, card.version,
+               card.lock_id, card.lock_store_id, card.lock_terminal_id, card.lock_transaction_id,
+               card.lock_line, card.lock_purpose, card.lock_amount_minor, card.locked_at,
+               card.lock_grant_until, card.lock_grant_revision,
+               terminal.supports_offline,
+               coalesce(terminal.retired_at, store.retired_at) IS NOT NULL,
+               presence.acknowledged_revision, holder.last_seen_at,
+               EXISTS (SELECT FROM voids
+                        WHERE store_id = the_store_id AND terminal_id = the_terminal_id
+                          AND transaction_id = the_transaction_id AND line = the_line),
+               EXISTS (SELECT FROM postings
+                        WHERE store_id = the_store_id AND terminal_id = the_terminal_id
+                          AND transaction_id = the_transaction_id AND line = the_line
+                          AND entry = 'original'),
+               EXISTS (SELECT FROM voids AS void
+                        WHERE void.store_id = card.lock_store_id
+                          AND void.terminal_id = card.lock_terminal_id
+                          AND void.transaction_id = card.lock_transaction_id
+                          AND void.line = card.lock_line)
+          FROM api_keys AS caller
+          JOIN terminals AS terminal
+            ON terminal.store_id = caller.store_id AND terminal.terminal_id = caller.terminal_id
+          JOIN stores AS store
+            ON store.store_id = terminal.store_id
+          JOIN instruments AS card
+            ON card.bucket = the_bucket AND card.instrument_id = the_instrument_id
+          LEFT JOIN terminal_presence AS presence
+            ON presence.store_id = terminal.store_id
+           AND presence.terminal_id = terminal.terminal_id
+          LEFT JOIN terminal_presence AS holder
+            ON holder.store_id = card.lock_store_id
+           AND holder.terminal_id = card.lock_terminal_id
+         WHERE caller.key_id = the_key_id AND caller.secret_sha256 = the_secret_sha256
+           AND caller.role = 'terminal' AND caller.store_id = the_store_id
+           AND caller.terminal_id = the_terminal_id AND caller.revoked_at IS NULL
+           AND (caller.expires_at IS NULL OR caller.expires_at > the_moment)
+           AND card.kind = the_kind AND card.remainder_id IS NULL;
+        RETURN;
+    END IF;
+    -- Now with everything that was committed meanwhile.
+    SELECT presence.last_seen_at,
+           (SELECT coalesce(max(revision), 0)
+              FROM parameter_revisions
+             WHERE store_id IS NULL OR store_id = the_store_id)
+      INTO last_seen_at, parameters_revision
+      FROM terminals AS terminal
+      JOIN stores AS store
+        ON store.store_id = terminal.store_id
+      LEFT JOIN terminal_presence AS presence
+        ON presence.store_id = terminal.store_id AND presence.terminal_id = terminal.terminal_id
+     WHERE terminal.store_id = the_store_id AND terminal.terminal_id = the_terminal_id
+       AND terminal.retired_at IS NULL AND store.retired_at IS NULL
+       AND terminal.supports_offline = expected_support
+       AND presence.acknowledged_revision IS NOT DISTINCT FROM expected_revision
+       AND NOT EXISTS (SELECT FROM voids
+                        WHERE store_id = the_store_id AND terminal_id = the_terminal_id
+                          AND transaction_id = the_transaction_id AND line = the_line)
+       AND NOT EXISTS (SELECT FROM postings
+                        WHERE store_id = the_store_id AND terminal_id = the_terminal_id
+                          AND transaction_id = the_transaction_id AND line = the_line
+                          AND entry = 'original');
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'not at once' USING ERRCODE = 'HQ001';
+    END IF;
+    INSERT INTO live_locks (
+        bucket, instrument_id, lock_id, store_id, terminal_id, locked_at, amount_minor, grant_until
+    ) VALUES (
+        the_bucket, the_instrument_id, the_lock_id, the_store_id, the_terminal_id, the_moment,
+        balance_minor, the_grant_until
+    );
+    is_given := true;
+    RETURN NEXT;
+END $$
+"""
+
+DOWNGRADE = """
+ALTER TABLE postings DROP CONSTRAINT ck_postings_codes_not_empty;
+UPDATE postings SET codes = '{}' WHERE codes IS NULL;
+ALTER TABLE postings ALTER COLUMN codes SET NOT NULL;
+DROP INDEX uq_postings_business_key, uq_postings_business_key_and_entry;
+ALTER TABLE postings
+    ADD CONSTRAINT uq_postings_business_key
+        UNIQUE (store_id, terminal_id, transaction_id, line, entry, bucket),
+    ADD CONSTRAINT fk_postings_bucket_instruments
+        FOREIGN KEY (bucket, instrument_id) REFERENCES instruments (bucket, instrument_id);
+CREATE UNIQUE INDEX uq_postings_lock_id ON postings (bucket, lock_id)
+    WHERE lock_id IS NOT NULL AND entry = 'original';
+ALTER TABLE live_locks
+    ADD CONSTRAINT fk_live_locks_bucket_instruments
+        FOREIGN KEY (bucket, instrument_id) REFERENCES instruments (bucket, instrument_id);
+DROP FUNCTION lock_at_once;
+"""
+
+
+def upgrade() -> None:
+    op.execute(UPGRADE)
+
+
+def downgrade() -> None:
+    op.execute(DOWNGRADE)
+    op.execute(context.script.get_revision("0005").module.UPGRADE)
