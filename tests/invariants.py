@@ -54,6 +54,17 @@ INVARIANTS: Mapping[str, str] = {
                   FROM postings) AS chain
          WHERE balance_after_minor <> expected_minor
     """,
+    "each posting and each live lock has its instrument, in its bucket": """
+        SELECT 'posting', posting.bucket, posting.instrument_id
+          FROM postings AS posting
+          LEFT JOIN instruments AS instrument USING (bucket, instrument_id)
+         WHERE instrument.instrument_id IS NULL
+         UNION ALL
+        SELECT 'live lock', live.bucket, live.instrument_id
+          FROM live_locks AS live
+          LEFT JOIN instruments AS instrument USING (bucket, instrument_id)
+         WHERE instrument.instrument_id IS NULL
+    """,
     "a business key has one original, whatever its bucket": f"""
         SELECT {KEY}, count(*)
           FROM postings

@@ -489,7 +489,6 @@ class LiveLock(OfInstrument, Base):
     """A live lock, for lists and exposure; never consulted for a decision."""
 
     __tablename__ = "live_locks"
-    __table_args__ = (ForeignKeyConstraint(("bucket", "instrument_id"), INSTRUMENT_KEY),)
     lock_id: Mapped[UUID]
     store_id: Mapped[str] = mapped_column(Name)
     terminal_id: Mapped[str] = mapped_column(Name)

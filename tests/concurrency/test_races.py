@@ -695,6 +695,9 @@ PLANTED = {
     "each posting carries the balance after it": """
         UPDATE postings SET balance_after_minor = balance_after_minor + 1 WHERE version = 1
     """,
+    "each posting and each live lock has its instrument, in its bucket": """
+        UPDATE live_locks SET bucket = 1023 - bucket
+    """,
     "a business key has one original, whatever its bucket": f"""
         UPDATE postings SET transaction_id = 'X', line = 1
          WHERE operation = 'issue' AND {ONE_ISSUE_PER_BUCKET}
