@@ -13,7 +13,7 @@ from flask import Flask, Response, current_app, request
 from marshmallow import validate
 
 from hq_service.api import auth
-from hq_service.api.at_once import answer
+from hq_service.api.answers import written
 from hq_service.api.blueprints import Blueprint, keyring, settings
 from hq_service.api.bodies import NDJSON, batch_pieces
 from hq_service.api.headers import LOCATION_TOLD, REPLAY_TOLD, REPLAYED
@@ -34,10 +34,6 @@ blueprint = Blueprint("offline-batches", "What sync jobs post")
 auth.protect(blueprint)
 
 Answer = dict[str, Any]
-# What a schema would write is known by name only: what is not told must not be written.
-_TOLD_OF_RESULT = [
-    name for name in LineResult.__slots__ if name in selling.LineResultSchema().fields
-]
 Judged = tuple[Line | UnreadableLine, LineResult]
 
 KEPT = (
@@ -105,7 +101,7 @@ def post_batch() -> Response:
     actor = auth.current_actor()
     if envelope.dry_run:
         judged = offline_batches.dry_run(envelope, lines.kept, actor, keyring(), received_at)
-        return answer(200, _rehearsed(envelope, judged, received_at))
+        return written(200, _rehearsed(envelope, judged, received_at))
     is_new = offline_batches.receive(envelope, lines, actor, received_at)
     try:
         response = _settled(envelope, lines, received_at, is_new=is_new)
@@ -125,13 +121,13 @@ def _settled(
     if len(lines) > settings().batch_synchronous_lines_max:
         state = offline_batches.state(store_id, batch_id, actor)
         if state.settled_at is not None:
-            return answer(200, _members(state))
+            return written(200, _members(state))
         settle_in_background(store_id, batch_id)
-        return answer(202, _members(state))
+        return written(202, _members(state))
     settle_now(store_id, batch_id, received_at, lines.kept if is_new else None)
     state = offline_batches.state(store_id, batch_id, actor)
     members = {**_members(state), "results": _all_results(state)}
-    return answer(201 if is_new else 200, members)
+    return written(201 if is_new else 200, members)
 
 
 def settle_now(store_id: str, batch_id: str, at: datetime, lines: Lines | None = None) -> None:
@@ -193,7 +189,7 @@ def get_lines(page: Mapping[str, int], store_id: str, batch_id: str) -> Response
     results, next_after = offline_batches.lines(
         store_id, batch_id, auth.current_actor(), after=page["after"], limit=page["limit"]
     )
-    return answer(200, {"results": results, "next_after": next_after})
+    return written(200, {"results": results, "next_after": next_after})
 
 
 def _rehearsed(envelope: Envelope, judged: Sequence[Judged], received_at: datetime) -> Answer:

@@ -64,7 +64,7 @@ class BatchReader:
     def read(self, pieces: Iterable[bytes], *, is_ndjson: bool) -> tuple[Envelope, ReceivedLines]:
         """Return the envelope and the lines of a batch; the card numbers in them are gone.
 
-        Of NDJSON no more than a piece is in memory.
+        Of the body as NDJSON no more than a piece or a line is in memory.
 
         Raises:  MalformedBody, InvalidRequest, TooLarge for a body that is no batch.
         """
@@ -111,8 +111,10 @@ class BatchReader:
             counted = totals_of(part)
             amounts.update(counted.amounts_minor)
             lines_count += counted.lines_count
+            if lines_count > kept_max:
+                kept = None
             if kept is not None:
-                kept = kept + part if lines_count <= kept_max else None
+                kept += part
         return ReceivedLines(parts, ControlTotals(lines_count, dict(amounts)), kept)
 
 
