@@ -115,6 +115,7 @@ class BatchReader:
                 kept = None
             if kept is not None:
                 kept += part
+            part.clear()  # or it would be in memory beside the next one
         return ReceivedLines(parts, ControlTotals(lines_count, dict(amounts)), kept)
 
 
