@@ -163,7 +163,7 @@ def test_of_a_long_batch_nothing_but_the_packed_lines_is_in_memory() -> None:
     assert peak < packed + of_one_part
     with_body = peak + sum(map(len, coming(lines_count)))
     with_lines, _ = peak_bytes(coming(lines_count), kept_max=lines_count)
-    assert min(with_body, with_lines) > 2 * (packed + of_one_part), "or else this shows nothing"
+    assert min(with_body, with_lines) > 1.5 * (packed + of_one_part), "or else this shows nothing"
 
 
 def test_of_a_line_that_never_ends_no_more_than_its_beginning_is_in_memory() -> None:
