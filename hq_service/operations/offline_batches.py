@@ -163,8 +163,9 @@ def settle_batch(
 
     A chunk that cannot be stored is settled line by line, and the line that cannot be is held.
 
-    Shapes:  ``lines`` are all lines of the batch, at hand only with whom they were stored by just
-             now: what else has come since may have read the same bytes differently.
+    Shapes:  ``lines`` are all lines of the batch, from whoever has just stored them; without them
+             they are read from the store. What is stored counts: lines read again from the same
+             bytes, at another time, may be others.
     """
     if lines is None:
         ordered = _stored_in_order(store_id, batch_id)
