@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -38,6 +39,7 @@ from hq_service.embedded_postgres.development import SECRETS_NAME
 from hq_service.embedded_postgres.psql import session_on
 from hq_service.operations import audit as audit_operations
 from hq_service.operations import database, demo_data, keys, offline_batches, readiness, waiting
+from hq_service.operations.batch_lines import BatchReader
 from hq_service.operations.changes import Change
 from hq_service.operations.clock import now
 from hq_service.settings import (
@@ -58,6 +60,7 @@ SECRET_FILES = ("number-secret", "grant-key")
 THE_SERVICE_AT = "the service at "
 _NOTHING_FOUND = "With this one every card in the database would be unknown."
 KEYS_AT_ONCE = 200
+FILE_PIECE_BYTES = 65_536
 NOWHERE = {
     "DATABASE_URL": "postgresql://nowhere/nothing",
     "HQ_NUMBER_SECRET": "00" * 32,
@@ -432,15 +435,17 @@ def settle_file(files: tuple[Path, ...]) -> None:
 
 def _settle(path: Path, keyring: Keyring, settings: Settings) -> str:
     """Post one file, and return what its lines came to."""
-    envelope, lines = offline_batches.read(
-        path.read_bytes(),
+    reader = BatchReader(
         keyring,
         now(),
-        is_ndjson=path.suffix == ".ndjson",
         lines_max=settings.batch_lines_max,
+        kept_max=settings.batch_synchronous_lines_max,
     )
+    with path.open("rb") as file:
+        pieces = iter(partial(file.read, FILE_PIECE_BYTES), b"")
+        envelope, lines = reader.read(pieces, is_ndjson=path.suffix == ".ndjson")
     if envelope.dry_run:
-        judged = offline_batches.dry_run(envelope, lines, COMMAND_LINE, keyring, now())
+        judged = offline_batches.dry_run(envelope, lines.kept, COMMAND_LINE, keyring, now())
         counts = Counter(result.outcome for _, result in judged)
         return f"dry run, nothing is kept: {_told(len(judged), counts)}"
     is_new = offline_batches.receive(envelope, lines, COMMAND_LINE, now())
@@ -450,6 +455,7 @@ def _settle(path: Path, keyring: Keyring, settings: Settings) -> str:
         keyring,
         now(),
         chunk_lines=settings.settle_chunk_lines,
+        lines=lines.kept if is_new else None,
     )
     waiting.judge_again(keyring, now())
     state = offline_batches.state(envelope.store_id, envelope.batch_id, COMMAND_LINE)

@@ -11,10 +11,10 @@ from flask_smorest import Blueprint as SmorestBlueprint
 from webargs.flaskparser import FlaskParser
 
 from hq_service.api.bodies import read_body
-from hq_service.domain.documents import read_json
 from hq_service.domain.errors import InvalidRequest
 from hq_service.domain.keyring import Keyring
 from hq_service.domain.reading import pointer_to
+from hq_service.operations.documents import read_json
 from hq_service.settings import Settings
 
 View = Callable[..., Any]

@@ -9,12 +9,13 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from flask import Flask, current_app, request
+from flask import Flask, Response, current_app, request
 from marshmallow import validate
 
 from hq_service.api import auth
+from hq_service.api.answers import written
 from hq_service.api.blueprints import Blueprint, keyring, settings
-from hq_service.api.bodies import NDJSON, read_batch_body
+from hq_service.api.bodies import NDJSON, batch_pieces
 from hq_service.api.headers import LOCATION_TOLD, REPLAY_TOLD, REPLAYED
 from hq_service.api.names import require_possible
 from hq_service.api.schemas import selling
@@ -25,6 +26,7 @@ from hq_service.domain.model import Line, UnreadableLine
 from hq_service.domain.outcomes import LineResult
 from hq_service.domain.reading import Envelope
 from hq_service.operations import offline_batches, waiting
+from hq_service.operations.batch_lines import BatchReader, Lines, ReceivedLines
 from hq_service.operations.clock import now
 from hq_service.operations.offline_batches import PAGE_LINES_MAX, BatchState
 
@@ -38,6 +40,9 @@ KEPT = (
     "The batch is kept, and the database is away or too busy to settle it now. Repeat it with the"
     " same bytes: it goes on where it stopped, and you learn its results."
 )
+
+# What is told of a result: answers are written as they are, no schema leaves anything out.
+_TOLD = [name for name in LineResult.__slots__ if name in selling.LineResultSchema().fields]
 
 # What is being settled behind its answer, by application, store and batch.
 _settling: set[tuple[Flask, str, str]] = set()
@@ -77,59 +82,61 @@ class PageSchema(StrictSchema):
     description="Kept, and being settled",
     headers={**LOCATION_TOLD, **REPLAY_TOLD},
 )
-def post_batch() -> tuple[Answer, int, dict[str, str]]:
+def post_batch() -> Response:
     """Settle the transactions that tills concluded offline, each exactly once.
 
     JSON, or NDJSON whose first line is the envelope; gzip is taken. No line is rejected: what is
     in doubt is posted with a case, held or quarantined, and the other lines go on. A large batch
     is kept and answered with 202; its Location tells how far it is.
     """
-    content_type, body = read_batch_body(request, bytes_max=settings().batch_body_bytes_max)
-    received_at = now()
-    envelope, lines = offline_batches.read(
-        body,
+    content_type, pieces = batch_pieces(request, bytes_max=settings().batch_body_bytes_max)
+    reader = BatchReader(
         keyring(),
-        received_at,
-        is_ndjson=content_type == NDJSON,
+        now(),
         lines_max=settings().batch_lines_max,
+        kept_max=settings().batch_synchronous_lines_max,
     )
+    envelope, lines = reader.read(pieces, is_ndjson=content_type == NDJSON)
+    received_at = now()  # a slow sender has taken its time
     actor = auth.current_actor()
     if envelope.dry_run:
-        judged = offline_batches.dry_run(envelope, lines, actor, keyring(), received_at)
-        return _rehearsed(envelope, judged, received_at), 200, {}
+        judged = offline_batches.dry_run(envelope, lines.kept, actor, keyring(), received_at)
+        return written(200, _rehearsed(envelope, judged, received_at))
     is_new = offline_batches.receive(envelope, lines, actor, received_at)
-    location = f"/v1/offline-batches/{envelope.store_id}/{envelope.batch_id}"
-    headers = {"Location": location} if is_new else {"Location": location, **REPLAYED}
     try:
-        answer, is_settled = _settled(envelope, len(lines), received_at)
+        response = _settled(envelope, lines, received_at, is_new=is_new)
     except Unavailable as error:
         raise Unavailable(KEPT, **error.members) from error
-    if not is_settled:
-        return answer, 202, headers
-    return answer, 201 if is_new and "results" in answer else 200, headers
+    response.headers["Location"] = f"/v1/offline-batches/{envelope.store_id}/{envelope.batch_id}"
+    response.headers.update({} if is_new else REPLAYED)
+    return response
 
 
-def _settled(envelope: Envelope, lines_count: int, received_at: datetime) -> tuple[Answer, bool]:
-    """Settle a batch that was received, a large one behind the answer; return what is answered,
-    and whether it is settled.
-    """
+def _settled(
+    envelope: Envelope, lines: ReceivedLines, received_at: datetime, *, is_new: bool
+) -> Response:
+    """Settle a batch that was received, a large one behind the answer; return the answer."""
     store_id, batch_id = envelope.store_id, envelope.batch_id
     actor = auth.current_actor()
-    if lines_count > settings().batch_synchronous_lines_max:
+    if len(lines) > settings().batch_synchronous_lines_max:
         state = offline_batches.state(store_id, batch_id, actor)
-        is_settled = state.settled_at is not None
-        if not is_settled:
-            settle_in_background(store_id, batch_id)
-        return _members(state), is_settled
-    settle_now(store_id, batch_id, received_at)
+        if state.settled_at is not None:
+            return written(200, _members(state))
+        settle_in_background(store_id, batch_id)
+        return written(202, _members(state))
+    settle_now(store_id, batch_id, received_at, lines.kept if is_new else None)
     state = offline_batches.state(store_id, batch_id, actor)
-    return {**_members(state), "results": _all_results(state)}, True
+    members = {**_members(state), "results": _all_results(state)}
+    return written(201 if is_new else 200, members)
 
 
-def settle_now(store_id: str, batch_id: str, at: datetime) -> None:
-    """Settle a batch and whatever is unsettled before it, and what waited for them."""
+def settle_now(store_id: str, batch_id: str, at: datetime, lines: Lines | None = None) -> None:
+    """Settle a batch and whatever is unsettled before it, and what waited for them.
+
+    Shapes:  ``lines`` as `offline_batches.settle_batch` takes them.
+    """
     offline_batches.settle_store(
-        store_id, batch_id, keyring(), at, chunk_lines=settings().settle_chunk_lines
+        store_id, batch_id, keyring(), at, chunk_lines=settings().settle_chunk_lines, lines=lines
     )
     waiting.judge_again_behind(keyring(), at)
 
@@ -176,13 +183,13 @@ def get_batch(store_id: str, batch_id: str) -> Answer:
 @auth.allow(Role.SYNC, Role.TERMINAL, Role.ADMIN, Role.AUDITOR)
 @blueprint.arguments(PageSchema, location="query")
 @blueprint.response(200, selling.LineResultsSchema)
-def get_lines(page: Mapping[str, int], store_id: str, batch_id: str) -> Answer:
+def get_lines(page: Mapping[str, int], store_id: str, batch_id: str) -> Response:
     """Tell what the lines of a batch came to, in the sender's order."""
     require_possible("batch_not_found", store_id, batch_id)
     results, next_after = offline_batches.lines(
         store_id, batch_id, auth.current_actor(), after=page["after"], limit=page["limit"]
     )
-    return {"results": results, "next_after": next_after}
+    return written(200, {"results": results, "next_after": next_after})
 
 
 def _rehearsed(envelope: Envelope, judged: Sequence[Judged], received_at: datetime) -> Answer:
@@ -195,11 +202,11 @@ def _rehearsed(envelope: Envelope, judged: Sequence[Judged], received_at: dateti
             "line": line.key.line if line.key else None,
             "instrument_id": getattr(line, "instrument_id", None),
             "reason": line.reason if isinstance(line, UnreadableLine) else None,
-            **{name: getattr(result, name) for name in LineResult.__slots__},
+            **{name: getattr(result, name) for name in _TOLD},
         }
         for line, result in judged
     ]
-    counts = Counter(result.outcome for _, result in judged)
+    counts = Counter(str(result.outcome) for _, result in judged)
     return {
         "store_id": envelope.store_id,
         "batch_id": envelope.batch_id,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from math import nan
 from typing import Any, NoReturn
 
 from hq_service.domain.errors import MalformedBody
@@ -15,6 +16,7 @@ from hq_service.domain.errors import MalformedBody
 DEPTH_MAX = 20
 DIGITS_MAX = 19
 
+_PLAIN = frozenset({str, int, bool, type(None)})
 _HARMFUL_ESCAPE = re.compile(r"\\u(?:0000|[dD][89a-fA-F][0-9a-fA-F]{2})")
 
 
@@ -44,6 +46,39 @@ def read_json(body: bytes) -> Any:
     if _HARMFUL_ESCAPE.search(text):
         _check_texts(document)
     return document
+
+
+def is_all_of(body: bytes, document: Any) -> bool:
+    """Tell whether what another reader made of a body is for certain what `read_json` returns.
+
+    That reader must refuse whatever is no JSON, and take a whole number for a whole number up to
+    64 bits. False says nothing: what has an escape or a fraction is for `read_json` to read.
+    """
+    # A member that came twice has left its quotes; so has whatever is escaped.
+    return b"\\" not in body and body.count(b'"') == 2 * _texts_count(document, DEPTH_MAX - 1)
+
+
+def _texts_count(document: Any, levels: int) -> float:
+    """Return how many texts a document has, names of members too.
+
+    No number at all if it is nested deeper than so many levels, or has a number that may be the
+    remains of a longer one.
+    """
+    kind = type(document)
+    if kind is dict:
+        values, count = document.values(), len(document)
+    elif kind is list:
+        values, count = document, 0
+    elif kind in _PLAIN:
+        return float(kind is str)
+    else:
+        return nan
+    if not levels:
+        return nan
+    kinds = list(map(type, values))
+    if _PLAIN.issuperset(kinds):
+        return count + kinds.count(str)
+    return count + sum(_texts_count(value, levels - 1) for value in values)
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import hashlib
 import hmac
 import re
 from datetime import datetime
-from uuid import UUID
+from uuid import UUID, SafeUUID
 
 from hq_service.domain.model import BusinessKey
 
@@ -47,6 +47,7 @@ _UUID = re.compile(
     r"(?<![0-9A-Za-z-])(?=[0-9-]*[a-f])[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}(?![0-9A-Za-z-])",
     re.IGNORECASE,
 )
+_set = object.__setattr__  # a UUID has a __setattr__ that refuses
 _NUMBER_MEMBER = re.compile(r'("number"\s*:\s*")((?:[^"\\]|\\.)*)')
 
 
@@ -163,6 +164,17 @@ def _hide_fours(text: str) -> str:
 def _hide_number(found: re.Match[str]) -> str:
     characters = found[0].translate(_SEPARATORS)
     return found[0] if len(characters) < NUMBER_LENGTH_MIN else f"***{characters[-4:]}"
+
+
+def uuid_of(text: str) -> UUID:
+    """Return the UUID that a text is: 32 hexadecimal digits in groups, which nobody checks here.
+
+    As ``UUID(text)`` does in more than twice the time: each line of a batch has two or three.
+    """
+    made = object.__new__(UUID)
+    _set(made, "int", int(text.replace("-", ""), 16))
+    _set(made, "is_safe", SafeUUID.unknown)
+    return made
 
 
 def uuid7(now: datetime, random_bytes: bytes) -> UUID:

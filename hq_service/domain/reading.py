@@ -5,19 +5,17 @@ Checked by hand, member by member: a schema library costs as much per line as se
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import string
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from hq_service.domain.documents import read_json
-from hq_service.domain.errors import InvalidRequest, MalformedBody, TooLarge
+from hq_service.domain.errors import InvalidRequest, TooLarge
 from hq_service.domain.grants import GRANT_LENGTH_MAX
 from hq_service.domain.keyring import Keyring
 from hq_service.domain.model import (
@@ -32,12 +30,13 @@ from hq_service.domain.model import (
     UnreadableLine,
 )
 from hq_service.domain.money import AMOUNT_MINOR_MAX, CURRENCY_EXPONENTS
-from hq_service.domain.numbers import mask, normalise
+from hq_service.domain.numbers import mask, normalise, uuid_of
 
 IDENTIFIER_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._:-]{0,63}"
 EXCHANGE_RATE_PATTERN = r"[0-9]{1,12}(\.[0-9]{1,12})?"
 LINE_NUMBER_MAX = 9_999
 SEQUENCE_MAX = 2**53 - 1
+LINE_BYTES_MAX = 2**20
 MASKED_TEXT_LENGTH_MAX = 4_096
 
 NO_CURRENCY = "XXX"
@@ -46,24 +45,29 @@ NO_CURRENCY = "XXX"
 EARLIEST = datetime(2000, 1, 1, tzinfo=UTC)
 _LATEST_AHEAD = timedelta(days=3_653)
 
-_IDENTIFIER = re.compile(IDENTIFIER_PATTERN)
+_is_name = re.compile(IDENTIFIER_PATTERN).fullmatch
+_is_uuid = re.compile(r"[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}").fullmatch
 # As grants.sign writes them: what is not even of this form may be a secret of another kind.
 _GRANT_FORM = re.compile(r"g[0-9]+\.[A-Za-z0-9]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
-_OPERATIONS = frozenset(Operation)
-_STATUSES = frozenset(TransactionStatus)
+# As texts: members of an enumeration take longer to look up.
+_OPERATIONS = frozenset(one.value for one in Operation)
+_STATUSES = frozenset(one.value for one in TransactionStatus)
 _WITHOUT_MONEY = frozenset({Operation.RELEASE, Operation.VOID})
+_CONCLUDED = TransactionStatus.CONCLUDED.value
 _NUMBER_CHARACTERS = string.ascii_letters + string.digits + " -._"
-_KINDS = frozenset(Kind)
+_KINDS = frozenset(one.value for one in Kind)
 _ENVELOPE = frozenset({"store_id", "batch_id", "lines", "dry_run", "control_totals"})
 _KEY_MEMBERS = frozenset({"store_id", "terminal_id", "transaction_id", "line"})
 _EXCHANGE_RATE = re.compile(EXCHANGE_RATE_PATTERN)
 _REASON_LENGTH_MAX = 500
 _NAME_LENGTH_MAX = 256
 _NAMES_TOLD_MAX = 10
-_MEMBERS = frozenset(
-    """terminal_id journal_id sequence transaction_id line status operation instrument_id kind
-    number amount_minor currency lock_id grant parameter_revision concluded_at original reason
-    tender_amount_minor tender_currency exchange_rate""".split()
+_USUAL_MEMBERS = frozenset(
+    """terminal_id journal_id sequence transaction_id line status operation instrument_id
+    amount_minor currency lock_id grant parameter_revision concluded_at""".split()
+)
+_MEMBERS = _USUAL_MEMBERS.union(
+    """kind number original reason tender_amount_minor tender_currency exchange_rate""".split()
 )
 
 
@@ -90,43 +94,56 @@ class MalformedLine(str):
     """The text of a line that is no JSON."""
 
     __slots__ = ()
+    reason = "the line is not JSON"
 
 
-def read_batch(body: bytes, *, is_ndjson: bool, lines_max: int) -> tuple[Envelope, list[object]]:
-    """Return the envelope and the raw lines of a batch, JSON or NDJSON.
+class OverlongLine(MalformedLine):
+    """The beginning of a line that is too long to be one."""
 
-    In NDJSON the first line is the envelope; a line that is no JSON (the last one, cut off) is a
-    `MalformedLine` and stops no other.
+    __slots__ = ()
+    reason = f"the line is longer than {LINE_BYTES_MAX} bytes"
 
-    Raises:  MalformedBody; InvalidRequest with a pointer to each fault; TooLarge above
-             ``lines_max``.
+
+def split_lines(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """Give the lines of NDJSON that comes in pieces, blank ones too.
+
+    What is longer than `LINE_BYTES_MAX` is cut to one byte more: not even a single line that never
+    ends may fill the memory.
     """
-    digest = hashlib.sha256(body).digest()
-    if is_ndjson:
-        first, *others = body.split(b"\n")
-        raw, lines = read_json(first), [_ndjson_line(one) for one in others if one.strip()]
-        if isinstance(raw, dict):
-            if "lines" in raw:  # or else those behind the envelope would be lost
-                raise InvalidRequest(
-                    errors=[{"pointer": "/lines", "detail": "must follow the envelope, one a line"}]
-                )
-            raw["lines"] = lines
-    else:
-        raw = read_json(body)
-    return _envelope(raw, digest, lines_max)
+    begun = b""
+    for piece in pieces:
+        first, *others = piece.split(b"\n")
+        if len(begun) <= LINE_BYTES_MAX:
+            begun = (begun + first)[: LINE_BYTES_MAX + 1]
+        if others:
+            yield begun
+            *whole, begun = others
+            for line in whole:
+                yield line[: LINE_BYTES_MAX + 1]
+    yield begun
 
 
-def _ndjson_line(text: bytes) -> object:
-    try:
-        return read_json(text)
-    except MalformedBody:
-        # No text of the database can hold a NUL.
-        return MalformedLine(text.decode("utf-8", "replace").replace("\x00", "\ufffd"))
+def malformed_line(text: bytes) -> MalformedLine:
+    """Return what can be told of a line that is no JSON, or too long."""
+    kind = OverlongLine if len(text) > LINE_BYTES_MAX else MalformedLine
+    # No text of the database can hold a NUL.
+    return kind(text.decode("utf-8", "replace").replace("\x00", "\ufffd"))
 
 
-def _envelope(raw: object, digest: bytes, lines_max: int) -> tuple[Envelope, list[object]]:
+def envelope_of(
+    raw: object, body_sha256: bytes, lines_max: int, lines_behind: int | None = None
+) -> Envelope:
+    """Return the envelope of a batch, whose lines are in it or, as NDJSON, behind it.
+
+    Shapes:  ``lines_behind`` is how many lines came behind it; None if they are in it.
+    Raises:  InvalidRequest with a pointer to each fault; TooLarge above ``lines_max``.
+    """
     if not isinstance(raw, dict):
         raise InvalidRequest(errors=[{"pointer": "", "detail": "must be an object"}])
+    if lines_behind is not None and "lines" in raw:  # or else those behind it would be lost
+        raise InvalidRequest(
+            errors=[{"pointer": "/lines", "detail": "must follow the envelope, one a line"}]
+        )
     faults = {name: "is not a member of a batch" for name in raw if name not in _ENVELOPE}
     for name in ("store_id", "batch_id"):
         if not is_identifier(raw.get(name)):
@@ -137,18 +154,20 @@ def _envelope(raw: object, digest: bytes, lines_max: int) -> tuple[Envelope, lis
     if isinstance(totals, str):
         faults["control_totals"] = totals
     lines = raw.get("lines")
-    if not isinstance(lines, list) or not lines:
+    lines_in_it = len(lines) if isinstance(lines, list) else 0
+    lines_count = lines_in_it if lines_behind is None else lines_behind
+    if not lines_count:
         faults["lines"] = "must be an array of at least one line"
-    if faults or not isinstance(lines, list) or isinstance(totals, str):
+    if faults or isinstance(totals, str):
         raise InvalidRequest(
             errors=[
                 {"pointer": pointer_to(name), "detail": fault} for name, fault in faults.items()
             ]
         )
-    if len(lines) > lines_max:
+    if lines_count > lines_max:
         raise TooLarge(f"A batch has at most {lines_max} lines; send several batches.")
-    envelope = Envelope(raw["store_id"], raw["batch_id"], digest, raw.get("dry_run", False), totals)
-    return envelope, lines
+    is_dry_run = raw.get("dry_run", False)
+    return Envelope(raw["store_id"], raw["batch_id"], body_sha256, is_dry_run, totals)
 
 
 def _control_totals(raw: object) -> ControlTotals | str | None:
@@ -184,7 +203,7 @@ def totals_of(lines: Sequence[Line | UnreadableLine]) -> ControlTotals:
 
 def is_identifier(value: object) -> bool:
     """Tell whether a value is a name that a store, terminal, transaction or batch can have."""
-    return isinstance(value, str) and _IDENTIFIER.fullmatch(value) is not None
+    return isinstance(value, str) and _is_name(value) is not None
 
 
 def pointer_to(*names: object) -> str:
@@ -209,7 +228,7 @@ def read_line(
              numbers and grants are masked.
     """
     if isinstance(raw, MalformedLine):
-        return UnreadableLine(store_id, position, _masked(raw), "the line is not JSON")
+        return UnreadableLine(store_id, position, _masked(raw), raw.reason)
     try:
         if not isinstance(raw, dict):
             raise _Unreadable("a line must be an object")
@@ -237,7 +256,8 @@ def read_instant(text: object, now: datetime) -> datetime | None:
         instant = datetime.fromisoformat(text)
         if instant.tzinfo is None:
             return None
-        instant = instant.astimezone(UTC)
+        if instant.tzinfo is not UTC:
+            instant = instant.astimezone(UTC)
     except (ValueError, OverflowError):
         return None
     return instant if EARLIEST <= instant <= now + _LATEST_AHEAD else None
@@ -246,92 +266,82 @@ def read_instant(text: object, now: datetime) -> datetime | None:
 def _read(
     raw: Mapping[str, Any], position: int, store_id: str, keyring: Keyring, now: datetime
 ) -> Line:
-    if not _MEMBERS.issuperset(raw):
+    is_usual = _USUAL_MEMBERS.issuperset(raw)
+    if not is_usual and not _MEMBERS.issuperset(raw):
         names = sorted(set(raw) - _MEMBERS)[:_NAMES_TOLD_MAX]
         unknown = ", ".join(mask(name[:_NAME_LENGTH_MAX])[:64] for name in names)
         raise _Unreadable(f"unknown member {unknown}")
-    operation = _choice(raw, "operation", _OPERATIONS, None)
-    concluded_at = read_instant(raw.get("concluded_at"), now)
+    read = raw.get
+    operation = _choice(read("operation"), "operation", _OPERATIONS)
+    concluded_at = read_instant(read("concluded_at"), now)
     if concluded_at is None:
         raise _Unreadable("concluded_at must be an instant with a zone, from 2000 on")
     is_money = operation not in _WITHOUT_MONEY
-    original = _original(raw, operation)
+    original = None if is_usual else _original(raw, operation)
+    terminal_id = _identifier(read("terminal_id"), "terminal_id")
+    transaction_id = _identifier(read("transaction_id"), "transaction_id")
+    number = _integer(read("line"), "line", 1, LINE_NUMBER_MAX)
+    lock_id, revision = read("lock_id"), read("parameter_revision")
+    # By position, as the fields are: by name it takes three times as long.
     return Line(
-        key=BusinessKey(
-            store_id,
-            _identifier(raw, "terminal_id"),
-            _identifier(raw, "transaction_id"),
-            _integer(raw, "line", 1, LINE_NUMBER_MAX),
-        ),
-        operation=operation,
-        instrument_id=_instrument_id(raw, keyring),
-        amount_minor=_integer(raw, "amount_minor", 1, AMOUNT_MINOR_MAX) if is_money else 0,
-        currency=_currency(raw) if is_money else NO_CURRENCY,
-        status=_choice(raw, "status", _STATUSES, TransactionStatus.CONCLUDED),
-        lock_id=_uuid(raw, "lock_id") if raw.get("lock_id") is not None else None,
-        grant=_grant(raw),
-        parameter_revision=_optional_integer(raw, "parameter_revision", 0, 2**31 - 1),
-        concluded_at=concluded_at,
-        journal_id=_identifier(raw, "journal_id"),
-        sequence=_integer(raw, "sequence", 1, SEQUENCE_MAX),
-        position=position,
-        original=original,
-        reason=_reason(raw, operation, original),
-        tender=_tender(raw),
+        BusinessKey(store_id, terminal_id, transaction_id, number),
+        operation,
+        _instrument_id(raw, keyring),
+        _integer(read("amount_minor"), "amount_minor", 1, AMOUNT_MINOR_MAX) if is_money else 0,
+        _currency(read("currency"), "currency") if is_money else NO_CURRENCY,
+        _choice(read("status", _CONCLUDED), "status", _STATUSES),
+        _uuid(lock_id, "lock_id") if lock_id is not None else None,
+        original,
+        _grant(read("grant")),
+        _integer(revision, "parameter_revision", 0, 2**31 - 1) if revision is not None else None,
+        concluded_at,
+        _identifier(read("journal_id"), "journal_id"),
+        _integer(read("sequence"), "sequence", 1, SEQUENCE_MAX),
+        position,
+        _reason(raw, operation, original),
+        None if is_usual else _tender(raw),
     )
 
 
-def _identifier(raw: Mapping[str, Any], name: str) -> str:
-    value = raw.get(name)
-    if not isinstance(value, str) or not is_identifier(value):
+def _identifier(value: Any, name: str) -> str:
+    if type(value) is not str or not _is_name(value):
         raise _Unreadable(f"{name} must be 1 to 64 letters, digits or . _ : -")
     return value
 
 
-def _integer(raw: Mapping[str, Any], name: str, minimum: int, maximum: int) -> int:
-    value = raw.get(name)
+def _integer(value: Any, name: str, minimum: int, maximum: int) -> int:
     # type() and not isinstance(): true is an int to Python.
     if type(value) is not int or not minimum <= value <= maximum:
         raise _Unreadable(f"{name} must be an integer from {minimum} to {maximum}")
     return value
 
 
-def _optional_integer(raw: Mapping[str, Any], name: str, minimum: int, maximum: int) -> int | None:
-    return None if raw.get(name) is None else _integer(raw, name, minimum, maximum)
-
-
-def _choice(raw: Mapping[str, Any], name: str, choices: frozenset[Any], default: str | None) -> str:
-    value = raw.get(name, default)
-    if not isinstance(value, str) or value not in choices:
+def _choice(value: Any, name: str, choices: frozenset[str]) -> str:
+    if type(value) is not str or value not in choices:
         raise _Unreadable(f"{name} must be one of {', '.join(sorted(choices))}")
     return value
 
 
-def _currency(raw: Mapping[str, Any]) -> str:
-    value = raw.get("currency")
-    if not isinstance(value, str) or value not in CURRENCY_EXPONENTS:
-        raise _Unreadable("currency must be a code of ISO 4217")
+def _currency(value: Any, name: str) -> str:
+    if type(value) is not str or value not in CURRENCY_EXPONENTS:
+        raise _Unreadable(f"{name} must be a code of ISO 4217")
     return value
 
 
-def _uuid(raw: Mapping[str, Any], name: str) -> UUID:
-    value = raw.get(name)
-    try:
-        parsed = UUID(value)
-    except (ValueError, TypeError, AttributeError):
-        parsed = None
-    if parsed is None or not parsed.int or str(parsed) != str(value).lower():
+def _uuid(value: Any, name: str) -> UUID:
+    parsed = uuid_of(value) if type(value) is str and _is_uuid(value) else None
+    if parsed is None or not parsed.int:
         raise _Unreadable(f"{name} must be a UUID")
     return parsed
 
 
 def _instrument_id(raw: Mapping[str, Any], keyring: Keyring) -> UUID:
-    if raw.get("instrument_id") is not None:
-        if raw.get("number") is not None:
+    instrument_id, number = raw.get("instrument_id"), raw.get("number")
+    if instrument_id is not None:
+        if number is not None:
             raise _Unreadable("a line names its instrument by instrument_id or number, not both")
-        return _uuid(raw, "instrument_id")
-    kind = _choice(raw, "kind", _KINDS, None)
-    number = raw.get("number")
+        return _uuid(instrument_id, "instrument_id")
+    kind = _choice(raw.get("kind"), "kind", _KINDS)
     normalised = normalise(number) if isinstance(number, str) else None
     if normalised is None:
         raise _Unreadable("number must be 8 to 32 letters or digits")
@@ -347,10 +357,10 @@ def _original(raw: Mapping[str, Any], operation: str) -> BusinessKey | None:
     if not isinstance(value, dict) or set(value) != _KEY_MEMBERS:
         raise _Unreadable("original must have store_id, terminal_id, transaction_id and line")
     key = BusinessKey(
-        _identifier(value, "store_id"),
-        _identifier(value, "terminal_id"),
-        _identifier(value, "transaction_id"),
-        _integer(value, "line", 1, LINE_NUMBER_MAX),
+        _identifier(value["store_id"], "store_id"),
+        _identifier(value["terminal_id"], "terminal_id"),
+        _identifier(value["transaction_id"], "transaction_id"),
+        _integer(value["line"], "line", 1, LINE_NUMBER_MAX),
     )
     if key.store_id == HQ:
         raise _Unreadable(f"original.store_id must be a store's; {HQ} is headquarters' own")
@@ -374,10 +384,8 @@ def _tender(raw: Mapping[str, Any]) -> Tender | None:
     told = [raw.get(name) for name in ("tender_amount_minor", "tender_currency", "exchange_rate")]
     if told == [None, None, None]:
         return None
-    amount_minor = _integer(raw, "tender_amount_minor", 1, AMOUNT_MINOR_MAX)
-    currency, rate = told[1], told[2]
-    if not isinstance(currency, str) or currency not in CURRENCY_EXPONENTS:
-        raise _Unreadable("tender_currency must be a code of ISO 4217")
+    amount_minor = _integer(told[0], "tender_amount_minor", 1, AMOUNT_MINOR_MAX)
+    currency, rate = _currency(told[1], "tender_currency"), told[2]
     if not isinstance(rate, str) or not is_exchange_rate(rate):
         raise _Unreadable("exchange_rate must be a decimal text, for example 10.4375")
     return Tender(amount_minor, currency, rate)
@@ -394,16 +402,15 @@ def _place(raw: object) -> Place | None:
         return None
     try:
         return Place(
-            _identifier(raw, "terminal_id"),
-            _identifier(raw, "journal_id"),
-            _integer(raw, "sequence", 1, SEQUENCE_MAX),
+            _identifier(raw.get("terminal_id"), "terminal_id"),
+            _identifier(raw.get("journal_id"), "journal_id"),
+            _integer(raw.get("sequence"), "sequence", 1, SEQUENCE_MAX),
         )
     except _Unreadable:
         return None
 
 
-def _grant(raw: Mapping[str, Any]) -> str | None:
-    value = raw.get("grant")
+def _grant(value: Any) -> str | None:
     if value is None:
         return None
     # Whatever text it is, it is judged: one that does not verify counts as absent.

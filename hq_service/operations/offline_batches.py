@@ -8,10 +8,12 @@ batch again or by ``hq settle-pending``.
 from __future__ import annotations
 
 import logging
+from array import array
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from itertools import pairwise
 from typing import Any
 from uuid import UUID
 
@@ -23,10 +25,16 @@ from hq_service.domain.keyring import Keyring
 from hq_service.domain.model import Instrument, Line, UnreadableLine
 from hq_service.domain.numbers import mask
 from hq_service.domain.outcomes import NOTICE_CODES, Code, LineResult, Outcome
-from hq_service.domain.reading import ControlTotals, Envelope, read_batch, read_line, totals_of
+from hq_service.domain.reading import ControlTotals, Envelope
 from hq_service.domain.settlement import hold_back, settle
+from hq_service.operations.batch_lines import (
+    DRY_RUN_LINES_MAX,
+    Lines,
+    OrderedLines,
+    ReceivedLines,
+)
 from hq_service.store import batches, cases, journals, parameters, settlements, terminals
-from hq_service.store.batches import Batch
+from hq_service.store.batches import Batch, Standing
 from hq_service.store.cases import Notice
 from hq_service.store.database import (
     Connection,
@@ -39,10 +47,8 @@ from hq_service.store.database import (
 logger = logging.getLogger(__name__)
 
 PAGE_LINES_MAX = 1_000
-DRY_RUN_LINES_MAX = 10_000
 GAPS_TOLD_MAX = 20
 
-Lines = Sequence[Line | UnreadableLine]
 Judged = Sequence[tuple[Line | UnreadableLine, LineResult]]
 
 
@@ -62,24 +68,9 @@ class BatchState:
     journals: Mapping[tuple[str, str], Journal]
 
 
-def read(
-    body: bytes, keyring: Keyring, now: datetime, *, is_ndjson: bool, lines_max: int
-) -> tuple[Envelope, list[Line | UnreadableLine]]:
-    """Return the envelope and the lines of a batch; the card numbers in them are gone.
-
-    Raises:  MalformedBody, InvalidRequest, TooLarge for a body that is no batch.
-    """
-    envelope, raw_lines = read_batch(body, is_ndjson=is_ndjson, lines_max=lines_max)
-    lines = [
-        read_line(raw, position, envelope.store_id, keyring, now)
-        for position, raw in enumerate(raw_lines)
-    ]
-    return envelope, lines
-
-
 @transactional
 def receive(
-    connection: Connection, envelope: Envelope, lines: Lines, actor: Actor, now: datetime
+    connection: Connection, envelope: Envelope, lines: ReceivedLines, actor: Actor, now: datetime
 ) -> bool:
     """Keep a batch, before anything of it is judged; return whether it is new.
 
@@ -96,11 +87,11 @@ def receive(
         "received_by": actor.name,
         "parameters_revision": parameters.latest_revision(envelope.store_id),
         "sender_terminal_id": actor.terminal_id,
-        "control_totals": _control_totals(envelope.control_totals, lines),
+        "control_totals": _control_totals(envelope.control_totals, lines.counted),
     }
     if actor.terminal_id is not None:
         terminals.touch(connection, envelope.store_id, actor.terminal_id, now)
-    if batches.receive(header, lines):
+    if batches.receive(header, lines.parts):
         return True
     known = batches.get(envelope.store_id, envelope.batch_id)
     if known is None or known.body_sha256 != envelope.body_sha256:
@@ -110,17 +101,23 @@ def receive(
 
 
 def settle_store(
-    store_id: str, batch_id: str, keyring: Keyring, now: datetime, *, chunk_lines: int
+    store_id: str,
+    batch_id: str,
+    keyring: Keyring,
+    now: datetime,
+    *,
+    chunk_lines: int,
+    lines: Lines | None = None,
 ) -> None:
     """Settle a batch, after every other unsettled one of its store, in order of arrival.
 
     Another one that cannot be settled is logged and stays for `settle_pending`: it must not keep
-    this one waiting.
+    this one waiting. ``lines`` are as in `settle_batch`.
     """
     for pending_store_id, pending_batch_id in _unsettled(store_id):
         if pending_batch_id != batch_id:
             _try(pending_store_id, pending_batch_id, keyring, now, chunk_lines)
-    settle_batch(store_id, batch_id, keyring, now, chunk_lines=chunk_lines)
+    settle_batch(store_id, batch_id, keyring, now, chunk_lines=chunk_lines, lines=lines)
 
 
 def settle_pending(
@@ -155,15 +152,28 @@ def _try(store_id: str, batch_id: str, keyring: Keyring, now: datetime, chunk_li
 
 
 def settle_batch(
-    store_id: str, batch_id: str, keyring: Keyring, now: datetime, *, chunk_lines: int
+    store_id: str,
+    batch_id: str,
+    keyring: Keyring,
+    now: datetime,
+    *,
+    chunk_lines: int,
+    lines: Lines | None = None,
 ) -> None:
     """Settle what is left of a received batch, chunk by chunk, each its own transaction.
 
     A chunk that cannot be stored is settled line by line, and the line that cannot be is held.
+
+    Shapes:  ``lines`` are all lines of the batch, from whoever has just stored them; without them
+             they are read from the store. What is stored counts: lines read again from the same
+             bytes, at another time, may be others.
     """
-    ordered = sorted(_stored_lines(store_id, batch_id), key=settlement_order)
-    is_settled = False
-    while not is_settled:
+    if lines is None:
+        ordered = _stored_in_order(store_id, batch_id)
+    else:
+        ordered = _in_order(store_id, batch_id, lines)
+    is_settled = ordered is None
+    while ordered is not None and not is_settled:
         try:
             is_settled = _settle_chunk(store_id, batch_id, ordered, keyring, now, chunk_lines)
         except Unstorable:
@@ -175,7 +185,7 @@ def settle_batch(
 def _settle_line_by_line(
     store_id: str,
     batch_id: str,
-    ordered: Lines,
+    ordered: OrderedLines,
     keyring: Keyring,
     now: datetime,
     lines_count: int,
@@ -206,7 +216,7 @@ def _settle_line_by_line(
 def dry_run(
     connection: Connection,
     envelope: Envelope,
-    lines: Lines,
+    lines: Lines | None,
     actor: Actor,
     keyring: Keyring,
     now: datetime,
@@ -215,10 +225,11 @@ def dry_run(
 
     Only cases and memos are named that are there: those that it would make are not.
 
+    Shapes:  ``lines`` None: more than `DRY_RUN_LINES_MAX`, which are not kept.
     Raises:  Forbidden for another store; TooLarge above `DRY_RUN_LINES_MAX`.
     """
     _require_store(envelope.store_id, actor)
-    if len(lines) > DRY_RUN_LINES_MAX:
+    if lines is None:
         raise TooLarge(f"A dry run takes at most {DRY_RUN_LINES_MAX} lines; try a part.")
     ordered = sorted(lines, key=settlement_order)
     readable = [line for line in ordered if isinstance(line, Line)]
@@ -298,7 +309,7 @@ def lines(
     return told, None if last >= batch.lines_count - 1 else last
 
 
-def settlement_order(line: Line | UnreadableLine) -> tuple[str, str, int, int]:
+def settlement_order(line: Line | UnreadableLine | Standing) -> tuple[str, str, int, int]:
     """Return the place of a line in the order in which a batch is settled."""
     if line.place is None:
         return ("", "", 0, line.position)
@@ -342,12 +353,9 @@ def _require_store(store_id: str, actor: Actor) -> None:
         raise Forbidden("This API key may not speak for that store.", code="foreign_store")
 
 
-def _control_totals(sent: ControlTotals | None, lines: Lines) -> dict[str, Any] | None:
+def _control_totals(sent: ControlTotals | None, counted: ControlTotals) -> dict[str, Any] | None:
     """Return what the sender and HQ counted, None if they agree or the sender did not count."""
-    if sent is None:
-        return None
-    counted = totals_of(lines)
-    if sent == counted:
+    if sent is None or sent == counted:
         return None
     return {
         "sent": {"lines_count": sent.lines_count, "amounts_minor": dict(sent.amounts_minor)},
@@ -363,11 +371,36 @@ def _unsettled(_connection: Connection, store_id: str | None) -> list[tuple[str,
     return batches.unsettled(store_id)
 
 
+def _in_order(store_id: str, batch_id: str, lines: Lines) -> OrderedLines:
+    ordered = sorted(lines, key=settlement_order)
+    terminal_ids = {line.place.terminal_id for line in lines if line.place is not None}
+    return OrderedLines(store_id, batch_id, range(len(lines)), terminal_ids, ordered)
+
+
 @reading
-def _stored_lines(
-    _connection: Connection, store_id: str, batch_id: str
-) -> list[Line | UnreadableLine]:
-    return batches.lines_of(store_id, batch_id)
+def _stored_in_order(_connection: Connection, store_id: str, batch_id: str) -> OrderedLines | None:
+    """Return the lines of a stored batch in order, None if nothing of it is left to settle.
+
+    Of lines that came in order nothing is kept, of others their places alone.
+    """
+    batch = batches.get(store_id, batch_id)
+    if batch is None or batch.settled_at is not None:
+        return None
+    names: dict[str, str] = {}  # each of them once, and not once for each line
+    terminal_ids: set[str] = set()
+
+    def order() -> Iterator[tuple[str, str, int, int]]:
+        for one in batches.standings(store_id, batch_id, batch.lines_count):
+            if one.place is not None:
+                terminal_ids.add(one.place.terminal_id)
+            terminal_id, journal_id, sequence, position = settlement_order(one)
+            terminal_id = names.setdefault(terminal_id, terminal_id)
+            yield terminal_id, names.setdefault(journal_id, journal_id), sequence, position
+
+    positions: Sequence[int] = range(batch.lines_count)
+    if any(later < earlier for earlier, later in pairwise(order())):
+        positions = array("I", (place[-1] for place in sorted(order())))
+    return OrderedLines(store_id, batch_id, positions, terminal_ids)
 
 
 @transactional
@@ -375,7 +408,7 @@ def _settle_chunk(
     connection: Connection,
     store_id: str,
     batch_id: str,
-    ordered: Lines,
+    ordered: OrderedLines,
     keyring: Keyring,
     now: datetime,
     chunk_lines: int,
@@ -466,11 +499,13 @@ def _save_results(connection: Connection, batch: Batch, judged: Judged, now: dat
         cases.insert_notices(connection, batch.store_id, batch_id, told_of, now)
 
 
-def _look_for_gaps(connection: Connection, batch: Batch, ordered: Lines, now: datetime) -> None:
+def _look_for_gaps(
+    connection: Connection, batch: Batch, ordered: OrderedLines, now: datetime
+) -> None:
     """Tell of what is missing in the journals that a settled batch continued, and of totals that
     do not agree; close what was told of gaps that are filled now.
     """
-    terminal_ids = {line.place.terminal_id for line in ordered if line.place is not None}
+    terminal_ids = ordered.terminal_ids
     gaps: dict[str, list[str]] = {}
     continued = journals.read(connection, batch.store_id, terminal_ids)
     for (terminal_id, journal_id), journal in continued.items():

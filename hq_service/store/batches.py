@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime
+from itertools import groupby
 from operator import itemgetter
-from typing import Any
-from uuid import UUID
+from typing import Any, NamedTuple
 
 import orjson
 from sqlalchemy import select
 from sqlalchemy.dialects.postgresql import insert
 
 from hq_service.domain.model import BusinessKey, Line, Place, Tender, UnreadableLine
-from hq_service.domain.numbers import bucket_of
+from hq_service.domain.numbers import bucket_of, uuid_of
 from hq_service.domain.outcomes import LineResult
 from hq_service.store import tables
 from hq_service.store.arrays import array
@@ -24,14 +24,23 @@ from hq_service.store.settlements import original_arrays
 from hq_service.store.statements import statement
 
 PART_LINES = 2_000
-"""How many lines one stored part holds: what is in memory at once when a batch is read again."""
+"""How many lines one stored part holds: what is in memory at once when a batch is read again. It
+cannot change: a line of a stored batch is found by it."""
 
 Batch = tables.OfflineBatch
 Settled = Sequence[tuple[Line | UnreadableLine, LineResult]]
+OfflineBatchPart = tables.OfflineBatchPart
 
 
-def receive(header: dict[str, Any], lines: Iterable[Line | UnreadableLine]) -> bool:
-    """Store a batch as received; tell whether it is new.
+class Standing(NamedTuple):
+    """Where a stored line stands: in its journal, if that is known, and in the sender's array."""
+
+    place: Place | None
+    position: int
+
+
+def receive(header: dict[str, Any], parts: Sequence[bytes]) -> bool:
+    """Store a batch as received, its lines in parts; tell whether it is new.
 
     One with the same id that is there already is left as it is, whatever its content.
     """
@@ -40,17 +49,20 @@ def receive(header: dict[str, Any], lines: Iterable[Line | UnreadableLine]) -> b
     )
     if created is None:
         return False
-    stored = [packed(line) for line in lines]
-    db.session.add_all(
-        tables.OfflineBatchPart(
-            store_id=header["store_id"],
-            batch_id=header["batch_id"],
-            part=start // PART_LINES,
-            lines=orjson.dumps(stored[start : start + PART_LINES]),
+    for part, lines in enumerate(parts):
+        # One by one: together they would be in memory once more, on their way.
+        db.session.execute(
+            insert(OfflineBatchPart).values(
+                store_id=header["store_id"], batch_id=header["batch_id"], part=part, lines=lines
+            )
         )
-        for start in range(0, len(stored), PART_LINES)
-    )
     return True
+
+
+def packed_part(lines: Sequence[Line | UnreadableLine]) -> bytes:
+    """Return up to `PART_LINES` lines as they are stored."""
+    written = orjson.dumps([packed(line) for line in lines])
+    return bytes(memoryview(written))  # as written it keeps up to twice the memory
 
 
 def get(store_id: str, batch_id: str) -> Batch | None:
@@ -93,29 +105,47 @@ def unsettled(store_id: str | None = None) -> list[tuple[str, str]]:
     return [(row.store_id, row.batch_id) for row in rows]
 
 
-def lines_of(store_id: str, batch_id: str) -> list[Line | UnreadableLine]:
-    """Return the lines of a batch as received, in the order of the sender's array."""
-    parts = db.session.scalars(
-        select(tables.OfflineBatchPart.lines)
-        .where(
-            tables.OfflineBatchPart.store_id == store_id,
-            tables.OfflineBatchPart.batch_id == batch_id,
-        )
-        .order_by(tables.OfflineBatchPart.part)
-    )
-    return [_unpacked(store_id, one) for part in parts for one in orjson.loads(part)]
+def standings(store_id: str, batch_id: str, lines_count: int) -> Iterator[Standing]:
+    """Give where each line of a batch stands, in the order of the sender's array."""
+    for part in range(-(-lines_count // PART_LINES)):
+        for stored in _stored(store_id, batch_id, part):
+            if len(stored) == 4:
+                position, _, _, place = stored
+                yield Standing(Place(*place) if place else None, position)
+            else:
+                position, terminal_id, *_, journal_id, sequence, _, _ = stored
+                yield Standing(Place(terminal_id, journal_id, sequence), position)
+
+
+def lines_at(store_id: str, batch_id: str, positions: Sequence[int]) -> list[Line | UnreadableLine]:
+    """Return some lines of a batch as received, by their places in the sender's array.
+
+    Only one part of the batch is in memory at a time.
+    """
+    found: dict[int, Line | UnreadableLine] = {}
+    for part, wanted in groupby(sorted(positions), lambda position: position // PART_LINES):
+        stored = _stored(store_id, batch_id, part)
+        for position in wanted:
+            found[position] = _unpacked(store_id, stored[position % PART_LINES])
+    return [found[position] for position in positions]
 
 
 def line_at(store_id: str, batch_id: str, position: int) -> Line | UnreadableLine | None:
     """Return one line of a batch as received, by its place in the sender's array."""
-    stored = db.session.scalar(
-        select(tables.OfflineBatchPart.lines).where(
-            tables.OfflineBatchPart.store_id == store_id,
-            tables.OfflineBatchPart.batch_id == batch_id,
-            tables.OfflineBatchPart.part == position // PART_LINES,
+    stored = _stored(store_id, batch_id, position // PART_LINES)
+    return _unpacked(store_id, stored[position % PART_LINES]) if stored else None
+
+
+def _stored(store_id: str, batch_id: str, part: int) -> list[list[Any]]:
+    lines = db.session.scalar(
+        select(OfflineBatchPart.lines).where(
+            OfflineBatchPart.store_id == store_id,
+            OfflineBatchPart.batch_id == batch_id,
+            OfflineBatchPart.part == part,
         )
     )
-    return _unpacked(store_id, orjson.loads(stored)[position % PART_LINES]) if stored else None
+    stored: list[list[Any]] = orjson.loads(lines) if lines is not None else []
+    return stored
 
 
 def text_of(line: Line) -> str:
@@ -163,23 +193,24 @@ def _unpacked(store_id: str, stored: list[Any]) -> Line | UnreadableLine:
     position, terminal_id, transaction_id, number, operation, instrument_id, *rest = stored
     amount, currency, status, lock_id, original, grant, revision, concluded, *rest = rest
     journal_id, sequence, reason, tender = rest
+    # By position, as the fields are: by name it takes three times as long.
     return Line(
-        key=BusinessKey(store_id, terminal_id, transaction_id, number),
-        operation=operation,
-        instrument_id=UUID(instrument_id),
-        amount_minor=amount,
-        currency=currency,
-        status=status,
-        lock_id=UUID(lock_id) if lock_id else None,
-        original=BusinessKey(*original) if original else None,
-        grant=grant,
-        parameter_revision=revision,
-        concluded_at=datetime.fromisoformat(concluded) if concluded else None,
-        journal_id=journal_id,
-        sequence=sequence,
-        position=position,
-        reason=reason,
-        tender=Tender(*tender) if tender else None,
+        BusinessKey(store_id, terminal_id, transaction_id, number),
+        operation,
+        uuid_of(instrument_id),
+        amount,
+        currency,
+        status,
+        uuid_of(lock_id) if lock_id else None,
+        BusinessKey(*original) if original else None,
+        grant,
+        revision,
+        datetime.fromisoformat(concluded) if concluded else None,
+        journal_id,
+        sequence,
+        position,
+        reason,
+        Tender(*tender) if tender else None,
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import gzip
+import io
 import json
 import random
 import zlib
@@ -23,9 +24,15 @@ import pytest
 from flask import Flask
 from werkzeug.test import TestResponse
 
+from hq_service.api import offline_batches as api
 from hq_service.api.problems import CONTENT_TYPE
+from hq_service.api.schemas import selling
+from hq_service.domain.actors import Actor, Role
 from hq_service.domain.grants import Grant
 from hq_service.domain.model import BusinessKey
+from hq_service.domain.outcomes import Outcome
+from hq_service.domain.reading import LINE_BYTES_MAX
+from hq_service.operations import offline_batches
 from tests.support import (
     KEYRING,
     Caller,
@@ -222,6 +229,48 @@ def test_ndjson_whose_last_line_breaks_off_loses_that_line_alone(world: World, k
     assert again.json["counts"] == {"applied": 1}
 
 
+def test_a_line_that_is_too_long_is_quarantined_and_the_others_settle(world: World) -> None:
+    number = "6006123456789012"
+    endless = world.line(number=number)[:-1].ljust(LINE_BYTES_MAX) + b"}"
+    answer = world.send(world.ndjson(world.line(), endless, world.line()))
+    assert [one["outcome"] for one in answer.json["results"]] == [
+        "applied",
+        "quarantined",
+        "applied",
+    ]
+    assert answer.json["results"][1]["reason"] == "the line is longer than 1048576 bytes"
+    [[kept]] = world.hq.sql(
+        "SELECT masked_text FROM quarantined_lines WHERE batch_id = %s", answer.json["batch_id"]
+    )
+    assert 0 < len(kept) <= 4_096
+    assert number not in kept
+    # As JSON it is a line like any other: the whole body has its limit.
+    assert world.send(world.batch(endless), JSON).json["counts"] == {"quarantined": 1}
+
+
+@pytest.mark.parametrize("is_packed", [False, True])
+@pytest.mark.parametrize("content_type", [JSON, NDJSON])
+def test_of_a_body_that_breaks_off_nothing_is_written(
+    world: World, content_type: str, is_packed: bool
+) -> None:
+    write = world.batch if content_type == JSON else world.ndjson
+    body = write(*(world.line() for _ in range(3)))
+    sent = gzip.compress(body) if is_packed else body
+    with world.nothing_written():
+        answer = world.hq.client.post(
+            "/v1/offline-batches",
+            input_stream=io.BytesIO(sent),
+            environ_overrides={"CONTENT_LENGTH": str(len(sent) + 100)},
+            headers={
+                "Authorization": f"Bearer {world.sync.key}",
+                "Content-Type": content_type,
+                "Content-Encoding": "gzip" if is_packed else "identity",
+            },
+        )
+    assert_refused(answer, 400, "malformed_body")
+    assert "breaks off" in answer.json["detail"]
+
+
 def test_blank_lines_and_line_ends_of_windows_are_no_lines(world: World) -> None:
     body = world.ndjson(world.line() + b"\r", b"", b"  \r", world.line() + b"\r", b"", b"")
     answer = world.send(body.replace(b"}\n", b"}\r\n", 1))
@@ -387,7 +436,7 @@ def test_a_dry_run_uses_up_no_batch_id(world: World) -> None:
     assert world.send(world.batch(line, batch_id="rehearsed"), JSON).status_code == 201
 
 
-def test_a_dry_run_tells_what_the_batch_itself_is_told(world: World) -> None:
+def lines_of_every_outcome(world: World) -> list[Any]:
     till, card = world.till, world.hq.issue(100)
     lines: list[Any] = [
         till.offline_line(card, a_name("X"), 1),
@@ -406,16 +455,44 @@ def test_a_dry_run_tells_what_the_batch_itself_is_told(world: World) -> None:
     till.sequence += 1
     lines += [again, {**again, "sequence": again["sequence"] + 1, "amount_minor": 2}]
     till.sequence += 1
+    return lines
+
+
+def test_a_dry_run_tells_what_the_batch_itself_is_told(world: World) -> None:
+    lines = lines_of_every_outcome(world)
     body = world.envelope(lines=lines)
     with world.nothing_written():
         rehearsed = world.send(json.dumps({**body, "dry_run": True}).encode(), JSON)
     told = world.send(json.dumps(body).encode(), JSON)
-    assert set(told.json["counts"]) == {"applied", "duplicate", "held", "quarantined"}
+    assert set(told.json["counts"]) == set(Outcome)
+    assert set(rehearsed.json) == set(told.json)
     assert rehearsed.json["counts"] == told.json["counts"]
     for expected, one in zip(rehearsed.json["results"], told.json["results"], strict=True):
         # It names no case that is not there.
         assert expected["case_id"] is None
         assert expected == {**one, "case_id": None}
+
+
+def test_an_answer_is_what_its_schema_would_write(world: World) -> None:
+    """Answers with results go past the schema, which is what OpenAPI tells of them."""
+    lines = lines_of_every_outcome(world)
+    batch = world.envelope(lines=lines)
+    told = world.send(json.dumps(batch).encode(), JSON)
+    page = world.sync.get(f"{told.headers['Location']}/lines?limit=9")
+    whose = (batch["store_id"], batch["batch_id"], Actor(Role.ADMIN, "test"))
+    with world.hq.app.app_context():
+        state = offline_batches.state(*whose)
+        results, _ = offline_batches.lines(*whose, after=-1, limit=len(lines))
+    assert {one["outcome"] for one in results} == set(Outcome)
+    members = {**api._members(state), "results": results}
+    assert any(one["gaps"] for one in members["journals"])
+    for answer, schema, content in (
+        (told, selling.OfflineBatchSchema(), members),
+        (page, selling.LineResultsSchema(), {"results": results[:9], "next_after": 8}),
+    ):
+        expected = world.hq.app.json.response(schema.dump(content))
+        assert answer.text == expected.get_data(as_text=True)
+        assert answer.content_type == expected.content_type
 
 
 # --- gzip -----------------------------------------------------------------------------------------

@@ -24,6 +24,7 @@ from hq_service.domain.actors import Actor, Role
 from hq_service.domain.errors import Unavailable
 from hq_service.domain.keyring import Keyring
 from hq_service.operations import distribution, offline_batches
+from hq_service.operations.batch_lines import BatchReader
 from hq_service.operations.database import prepare
 from hq_service.store.database import db
 from hq_service.worker import Worker, WrongSecret
@@ -98,9 +99,8 @@ def leave_unsettled(hq: Hq) -> str:
     }
     with hq.app.app_context():
         now = datetime.now(UTC)
-        read = offline_batches.read(
-            json.dumps(body).encode(), KEYRING, now, is_ndjson=False, lines_max=10
-        )
+        reader = BatchReader(KEYRING, now, lines_max=10, kept_max=10)
+        read = reader.read([json.dumps(body).encode()], is_ndjson=False)
         assert offline_batches.receive(*read, Actor(Role.SYNC, "test", till.store_id), now)
     return batch_id
 

@@ -307,6 +307,20 @@ def test_what_a_session_has_prepared_outlives_what_it_reads(hq: Hq) -> None:
         db.session.rollback()
 
 
+def test_what_is_in_memory_or_settled_is_not_read_back(
+    hq: Hq, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    till, card = hq.till(), hq.issue(10)
+    body = {"store_id": till.store_id, "batch_id": a_name("batch")}
+    body["lines"] = [till.offline_line(card, f"X{place}", 1) for place in range(3)]
+    sync = hq.sync(till.store_id)
+    for status in (201, 200):
+        with counting(monkeypatch) as sent:
+            assert sync.post("/v1/offline-batches", body).status_code == status
+        about_parts = [one.split()[0] for one in sent if "offline_batch_parts" in one]
+        assert about_parts == (["INSERT"] if status == 201 else [])
+
+
 def test_a_sale_of_ten_lines_sends_as_many_statements_as_one_of_one(
     hq: Hq, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import json
+import random
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import uuid4
 
 import psycopg
 import pytest
 from flask import Flask
 
+from hq_service.domain.actors import Actor, Role
+from hq_service.operations import batch_lines, offline_batches
+from hq_service.operations.batch_lines import BatchReader
 from tests.acting import posted, redeemed, release_line, settled
-from tests.support import Card, Hq, Till, a_name, psycopg_url, running
+from tests.support import KEYRING, Card, Hq, Till, a_name, psycopg_url, running
 
 pytestmark = pytest.mark.usefixtures("whole_afterwards")
 
@@ -27,6 +33,62 @@ def app(database_url: str) -> Iterator[Flask]:
     # A batch of a few lines counts as a large one, and is settled behind its answer.
     with running(database_url, batch_synchronous_lines_max=9, settle_chunk_lines=5) as app:
         yield app
+
+
+# In which order a batch is settled whose lines are too many to stay in memory.
+
+
+@pytest.mark.parametrize("window_lines", [1, 7, 1_000])
+def test_the_lines_of_a_long_batch_are_settled_in_order_however_they_came(
+    hq: Hq, monkeypatch: pytest.MonkeyPatch, window_lines: int
+) -> None:
+    monkeypatch.setattr(batch_lines, "WINDOW_LINES", window_lines)
+    first, card = hq.till(), hq.issue(LINES)
+    tills = (first, hq.till(first.store_id))
+    lines = [till.offline_line(card, f"X{n}", 1) for n in range(LINES) for till in tills]
+    random.Random(7).shuffle(lines)
+    answer = hq.post_batch(first.store_id, [{"no": "line"}, *lines])
+    assert answer.status_code == 202
+    wait_until_settled(hq, answer.headers["Location"], 1 + len(lines))
+    unreadable, *results = hq.admin.get(f"{answer.headers['Location']}/lines").json["results"]
+    assert unreadable["outcome"] == "quarantined"
+    in_order = sorted(lines, key=lambda line: (line["terminal_id"], line["sequence"]))
+    for line, result in zip(lines, results, strict=True):
+        left = LINES - in_order.index(line)
+        assert result["funded_minor"] == int(left > 0)
+        assert result["balance_after_minor"] == max(left - 1, 0)
+
+
+@pytest.mark.parametrize("is_shuffled", [False, True])
+def test_a_stored_batch_has_the_same_order_as_its_lines_in_memory(
+    hq: Hq, is_shuffled: bool
+) -> None:
+    """Also if it is stored in several parts, and settled through several windows."""
+    till = hq.till()
+    card = Card("gift_card", "6006123456789012", str(uuid4()), "SEK")
+    lines = [
+        {**till.offline_line(card, f"X{n}", 1), "terminal_id": f"T{n // 3_000}"}
+        for n in range(batch_lines.WINDOW_LINES + 1_001)
+    ]
+    lines[:0] = [{"no": "line"}, {**lines[0], "line": 0}]
+    if is_shuffled:
+        random.Random(7).shuffle(lines)
+    body = {"store_id": till.store_id, "batch_id": a_name("batch"), "lines": lines}
+    whose = (body["store_id"], body["batch_id"])
+    at = datetime.now(UTC)
+    reader = BatchReader(KEYRING, at, lines_max=len(lines), kept_max=len(lines))
+    envelope, received = reader.read([json.dumps(body).encode()], is_ndjson=False)
+    actor = Actor(Role.SYNC, "test", till.store_id)
+    with hq.app.app_context():
+        offline_batches.receive(envelope, received, actor, at)
+        stored = offline_batches._stored_in_order(*whose)
+        in_memory = offline_batches._in_order(*whose, received.kept)
+        assert stored.terminal_ids == in_memory.terminal_ids == {"T0", "T1", "T2", "T3"}
+        for start in [*range(0, len(lines), 700), 5, len(lines) - 1, 8_500, 0]:
+            assert stored[start : start + 700] == in_memory[start : start + 700]
+        assert is_shuffled == (in_memory[0:9_000] != received.kept[0:9_000])
+        offline_batches.settle_batch(*whose, KEYRING, at, chunk_lines=10_000)
+        assert offline_batches._stored_in_order(*whose) is None
 
 
 # Pages of a batch that is being settled.

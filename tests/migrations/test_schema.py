@@ -196,8 +196,8 @@ BUCKET_NOT_FIRST = {
 # Tables whose rows are made from an instrument id that HQ has not looked up: they check the bucket
 # themselves.
 CHECK_THE_BUCKET = {"instruments", "voids", "held_lines"}
-# Tables whose rows are written for every sale, by the statement that changes the instrument or behind
-# its row lock: neither. The invariants of the tests look at their buckets.
+# Tables whose rows are written for every sale, by the statement that changes the instrument or
+# behind its row lock: neither. The invariants of the tests look at their buckets.
 WRITTEN_WITH_THE_INSTRUMENT = {"postings", "live_locks"}
 # What a lock or a redemption changes on an instrument. An index on it would end HOT updates.
 CHANGED_BY_TRADE = {
