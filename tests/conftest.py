@@ -43,6 +43,32 @@ settings.load_profile("the-same-each-time")
 # given for the next run, too. No test is about that, and none may end by it on a busy machine.
 PATIENCE = ("lock_timeout", "statement_timeout", "idle_in_transaction_session_timeout")
 
+# What takes longest comes first: of tests that run beside each other, none is left for the end.
+LONGEST_FIRST = (
+    "tests/stateful",
+    "tests/simulation",
+    "tests/faults",
+    "tests/terminal",
+    "tests/concurrency",
+    "tests/integration",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Sort the tests by directory; within each the order stays."""
+
+    def place(item: pytest.Item) -> int:
+        directory = item.path.parent.relative_to(ROOT).as_posix()
+        return LONGEST_FIRST.index(directory) if directory in LONGEST_FIRST else len(LONGEST_FIRST)
+
+    items.sort(key=place)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Return how many processes run tests: they wait for others, too, for servers and for time."""
+    return (os.cpu_count() or 1) + 1
+
 
 class Server(Protocol):
     """A PostgreSQL on which tests may create databases."""
