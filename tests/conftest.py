@@ -21,9 +21,12 @@ from hq_service.api import at_once
 from hq_service.embedded_postgres import ThrowawayPostgres
 from hq_service.settings import database_url_from
 from tests.invariants import assert_invariants
-from tests.support import Hq, psycopg_url, running
+from tests.support import Hq, place_for_data, psycopg_url, running
 
 ROOT = Path(__file__).resolve().parent.parent
+
+# Below it pytest makes tmp_path.
+os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(place_for_data()))
 
 # Whether a test passes is no matter of chance, nor of how busy the machine is.
 settings.register_profile(
@@ -130,7 +133,7 @@ def server() -> Iterator[Server]:
     if os.environ.get("DATABASE_URL"):
         yield PatientServer(GivenServer(database_url_from(os.environ)))
         return
-    with ThrowawayPostgres() as throwaway:
+    with ThrowawayPostgres(place_for_data()) as throwaway:
         be_patient(throwaway.url, "postgres")  # from where databases are created
         yield PatientServer(throwaway)
 

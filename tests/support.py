@@ -38,8 +38,8 @@ GRANT_KEYS = GrantKeys({"k1": bytes(range(32, 64))})
 KEYRING = Keyring(NUMBER_SECRET, GRANT_KEYS)
 SERVICE_START_SECONDS_MAX = 60
 PATIENCE_SECONDS = 60.0
-# What the servers of all tests that run at once need together, and more.
-ROOM_IN_MEMORY_BYTES_MIN = 4 * 1024**3
+# What the servers of all tests that run at once need together, and as much again.
+ROOM_IN_MEMORY_BYTES_MIN = 6 * 1024**3
 NOTHING_AT_STAKE = {"gaps_count": 0, "live_grants_count": 0, "open_cases_count": 0}
 
 R = TypeVar("R")
@@ -58,12 +58,12 @@ def test_settings(database_url: str, **overrides: Any) -> Settings:
 test_settings.__test__ = False  # type: ignore[attr-defined]
 
 
-def place_for_servers() -> Path:
-    """Return where servers that are as durable as real ones keep their data.
+def place_for_data() -> Path:
+    """Return where the data of servers and tills is kept.
 
-    In memory, if there is room: it outlasts every process that a test kills, and a commit waits for
-    no disk. Short, for the limit on socket paths, and, unlike root's tmp_path, open to the account
-    that a server runs as.
+    In memory, if there is room: it outlasts every process that a test kills, and no commit waits
+    for a disk. Short, for the limit on socket paths, and, unlike root's tmp_path, open to the
+    account that a server runs as.
     """
     memory = Path("/dev/shm")
     is_usable = memory.is_dir() and os.access(memory, os.W_OK | os.X_OK)

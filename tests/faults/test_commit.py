@@ -40,7 +40,7 @@ from tests.support import (
     Hq,
     a_name,
     a_number,
-    place_for_servers,
+    place_for_data,
     psycopg_url,
     test_settings,
 )
@@ -61,7 +61,7 @@ COMMANDS = ("lock", "redeem", "release", "batch", "issue")
 @pytest.fixture(scope="module")
 def postgres() -> Iterator[ThrowawayPostgres]:
     # Durable, because without fsync the tests' servers do not wait for standbys either.
-    with ThrowawayPostgres(place_for_servers(), fsync=True) as server:
+    with ThrowawayPostgres(place_for_data(), fsync=True) as server:
         yield server
 
 

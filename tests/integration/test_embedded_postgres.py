@@ -26,7 +26,7 @@ from hq_service.embedded_postgres import (
 )
 from hq_service.embedded_postgres.processes import runs
 from hq_service.embedded_postgres.users import USERS_FD_VARIABLE
-from tests.support import place_for_servers
+from tests.support import place_for_data
 
 JOINED_THEN_EXEC = """
 import os, sys
@@ -64,7 +64,7 @@ with ThrowawayPostgres() as postgres:
 
 @contextlib.contextmanager
 def private_place() -> Iterator[Path]:
-    parent = Path(tempfile.mkdtemp(prefix="hq-embedded-", dir=place_for_servers()))
+    parent = Path(tempfile.mkdtemp(prefix="hq-embedded-", dir=place_for_data()))
     parent.chmod(0o711)
     yield parent / "local"
     for made in parent.iterdir():
@@ -385,7 +385,7 @@ def test_a_throwaway_server_ends_with_its_process_even_after_kill_9():
 
 def test_a_throwaway_server_recovers_what_was_committed_before_a_kill():
     with ThrowawayPostgres(
-        place_for_servers(), fsync=True, settings={"max_connections": "20"}
+        place_for_data(), fsync=True, settings={"max_connections": "20"}
     ) as postgres:
         with connect(postgres.url) as connection:
             connection.execute("CREATE TABLE kept AS SELECT 42 AS answer")
