@@ -46,12 +46,15 @@ settings.load_profile("the-same-each-time")
 # given for the next run, too. No test is about that, and none may end by it on a busy machine.
 PATIENCE = ("lock_timeout", "statement_timeout", "idle_in_transaction_session_timeout")
 
-# What takes longest comes first: of tests that run beside each other, none is left for the end.
+# The directories with the longest files come first: of tests that run beside each other, no long
+# file is left alone at the end.
 LONGEST_FIRST = (
+    "tests/contract",
     "tests/stateful",
-    "tests/simulation",
     "tests/faults",
+    "tests/simulation",
     "tests/terminal",
+    "tests/migrations",
     "tests/concurrency",
     "tests/integration",
 )
@@ -69,8 +72,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """Return how many processes run tests: they wait for others, too, for servers and for time."""
-    return (os.cpu_count() or 1) + 1
+    """Return how many processes run tests, each on a server of its own; 0 is this one alone.
+
+    One more than there are cores: tests wait, too, for servers, for processes and for time. On a
+    given server they would change the settings of the one role beside each other.
+    """
+    return 0 if os.environ.get("DATABASE_URL") else (os.cpu_count() or 1) + 1
 
 
 class Server(Protocol):
