@@ -58,6 +58,8 @@ LONGEST_FIRST = (
     "tests/concurrency",
     "tests/integration",
 )
+# With more of them the longest file still takes as long as it takes.
+WORKERS_MAX = 8
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -77,7 +79,7 @@ def pytest_xdist_auto_num_workers() -> int:
     One more than there are cores: tests wait, too, for servers, for processes and for time. On a
     given server they would change the settings of the one role beside each other.
     """
-    return 0 if os.environ.get("DATABASE_URL") else (os.cpu_count() or 1) + 1
+    return 0 if os.environ.get("DATABASE_URL") else min((os.cpu_count() or 1) + 1, WORKERS_MAX)
 
 
 class Server(Protocol):
