@@ -18,8 +18,10 @@ bootstrap:
 run: bootstrap ## start the service and its own PostgreSQL on port 8080 (PORT=...), until Ctrl-C
 	@exec $(PYTHON_IN_VENV) -m hq_service serve
 
+# A file stays in one process, which has a server of its own: its tests share a database. Not so
+# many tests at once: ARGS="-n 0".
 test: bootstrap ## run the tests on a throwaway PostgreSQL (ARGS="-k lock" and the like)
-	@exec $(PYTHON_IN_VENV) -m pytest $(ARGS)
+	@exec $(PYTHON_IN_VENV) -m pytest -n auto --dist loadfile --no-loadscope-reorder $(ARGS)
 
 # Not part of the tests: it runs them once for each defect that it plants in a copy of the tree.
 mutants: bootstrap ## plant defects and see that the tests find each (ARGS="--list", "--only NAME")

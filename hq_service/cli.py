@@ -1,4 +1,8 @@
-"""The command line: each verb calls one operation or starts one program."""
+"""The command line: each verb calls one operation or starts one program.
+
+The application, the operations and what they are made with take a second to import. Whatever needs
+them imports them itself, so that every other verb starts in a fifth of that.
+"""
 
 from __future__ import annotations
 
@@ -16,17 +20,11 @@ from contextlib import contextmanager
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
-from marshmallow import ValidationError
-from marshmallow.fields import Field
 
-from hq_service import __version__, observability
-from hq_service.api import problems
-from hq_service.api.schemas.common import display_name
-from hq_service.api.schemas.common import reason as reason_field
-from hq_service.app import DATABASE_ERRORS, create_app, disconnect
+from hq_service import __version__
 from hq_service.domain.actors import Actor, Role
 from hq_service.domain.errors import HqError, Unavailable
 from hq_service.domain.keyring import Keyring
@@ -37,10 +35,6 @@ from hq_service.embedded_postgres import (
 )
 from hq_service.embedded_postgres.development import SECRETS_NAME
 from hq_service.embedded_postgres.psql import session_on
-from hq_service.operations import audit as audit_operations
-from hq_service.operations import database, demo_data, keys, offline_batches, readiness, waiting
-from hq_service.operations.batch_lines import BatchReader
-from hq_service.operations.changes import Change
 from hq_service.operations.clock import now
 from hq_service.settings import (
     PORT_DEFAULT,
@@ -51,8 +45,11 @@ from hq_service.settings import (
     port_from,
     settings_from,
 )
-from hq_service.terminal import sync_job
-from hq_service.worker import Worker, WrongSecret
+
+if TYPE_CHECKING:
+    from marshmallow.fields import Field
+
+    from hq_service.operations.changes import Change
 
 DEMO_KEYS_FILE = "demo-keys.json"
 SECRET_FILES = ("number-secret", "grant-key")
@@ -78,15 +75,24 @@ class Group(click.Group):
         """Run the command; what can be expected to go wrong is told in one line."""
         try:
             return super().invoke(ctx)
+        except (click.ClickException, click.Abort, click.exceptions.Exit):
+            raise
         except (SettingsError, EmbeddedPostgresError) as error:
             raise click.ClickException(str(error)) from error
         except HqError as error:
             raise click.ClickException(explained(error)) from error
-        except DATABASE_ERRORS as error:
+        except _database_errors() as error:
             raise click.ClickException(
                 "The database does not answer, or not as it should"
                 f" ({type(error).__name__}). See that it runs and that DATABASE_URL is right."
             ) from error
+
+
+def _database_errors() -> tuple[type[Exception], ...]:
+    """Return what ends a verb when its database does not answer."""
+    from hq_service.app import DATABASE_ERRORS
+
+    return DATABASE_ERRORS
 
 
 @click.group(cls=Group)
@@ -126,6 +132,8 @@ def serve(port: int | None) -> None:
 
 def explained(error: HqError) -> str:
     """Return an error for a person at a terminal: what it is, where, and what to do."""
+    from hq_service.api import problems
+
     kind = problems.PROBLEMS[error.code]
     remedy = error.detail or problems.REMEDIES.get(error.code, "")
     places = [f"{one['pointer']}: {one['detail']}" for one in error.members.get("errors", ())]
@@ -228,14 +236,18 @@ def _embedded() -> EmbeddedPostgres:
     return EmbeddedPostgres()
 
 
-def _as_over_http(field: Field[Any]) -> Callable[[click.Context, click.Parameter, str], str]:
+def _as_over_http(
+    field: Callable[[], Field[Any]],
+) -> Callable[[click.Context, click.Parameter, str], str]:
     """Return the check of an option that the API takes as a member of a body."""
 
     def check(_context: click.Context, _parameter: click.Parameter, value: str) -> str:
+        from marshmallow import ValidationError
+
         try:
             # Bytes that are no UTF-8 came as surrogates, and could not be stored.
             value.encode("utf-8")
-            taken: str = field.deserialize(value)
+            taken: str = field().deserialize(value)
         except UnicodeEncodeError:
             raise click.BadParameter("Must be UTF-8.") from None
         except ValidationError as error:
@@ -245,11 +257,23 @@ def _as_over_http(field: Field[Any]) -> Callable[[click.Context, click.Parameter
     return check
 
 
+def _label_over_http() -> Field[Any]:
+    from hq_service.api.schemas.common import display_name
+
+    return display_name()
+
+
+def _reason_over_http() -> Field[Any]:
+    from hq_service.api.schemas.common import reason
+
+    return reason()
+
+
 def _reason_option(default: str) -> Callable[[F], F]:
     return click.option(
         "--reason",
         default=default,
-        callback=_as_over_http(reason_field()),
+        callback=_as_over_http(_reason_over_http),
         help="Goes into the audit.",
     )
 
@@ -264,7 +288,7 @@ def api_keys() -> None:
 @click.option(
     "--label",
     required=True,
-    callback=_as_over_http(display_name()),
+    callback=_as_over_http(_label_over_http),
     help="What people call it: who has it, what it is for.",
 )
 @click.option("--store", "store_id", help="For the roles terminal and sync.")
@@ -280,6 +304,8 @@ def create_key(
     reason: str,
 ) -> None:
     """Create a key and print it: this once, and nothing else on the standard output."""
+    from hq_service.operations import keys
+
     with _prepared() as settings:
         change = _change(reason, settings)
         expires_at = change.now + timedelta(days=days) if days else None
@@ -293,6 +319,8 @@ def create_key(
 @click.option("--all", "with_ended", is_flag=True, help="Also those that ended.")
 def list_keys(*, with_ended: bool) -> None:
     """List the keys, one a line: id, role, store, terminal, expires, revoked, label."""
+    from hq_service.operations import keys
+
     wanted, after = keys.KeyFilter(None, None, with_ended), ""
     header = _key_row("key_id", "role", "store", "terminal", "expires", "revoked", "label")
     with _prepared():
@@ -317,6 +345,8 @@ def _key_row(*cells: str) -> str:
 @_reason_option("revoked on the command line")
 def revoke_key(key_id: str, reason: str) -> None:
     """End a key at once; the last administrator's stays."""
+    from hq_service.operations import keys
+
     with _prepared() as settings:
         keys.revoke(key_id, _change(reason, settings))
     click.echo(f"{key_id} is revoked.")
@@ -324,6 +354,8 @@ def revoke_key(key_id: str, reason: str) -> None:
 
 def _change(reason: str, settings: Settings) -> Change:
     """Return a change that the audit can record: its chain is hashed with the number secret."""
+    from hq_service.operations.changes import Change
+
     return Change(COMMAND_LINE, reason, now(), _keyring_of_data(settings))
 
 
@@ -340,7 +372,6 @@ def play_demo(url: str | None) -> None:
     """Play the stories of two tills on a running service, and check what HQ answers."""
     if is_production(os.environ):
         raise SettingsError("HQ_ENV is production: the demo edits parameters and issues cards.")
-    # Imported by the verbs that play: every other one would wait for it.
     from hq_service.terminal import demo
 
     port = port_from(os.environ)
@@ -369,6 +400,8 @@ def _tell_of_other_services(port: int) -> None:
 @click.option("--url", help="Default: the service on PORT of this machine.")
 def sync(directory: Path, url: str | None) -> None:
     """Upload what tills have pending, fetch what HQ has for them; the key is in HQ_KEY."""
+    from hq_service.terminal import sync_job
+
     try:
         key = sync_job.key_from(os.environ)
         sync_job.synchronise(url or f"http://127.0.0.1:{port_from(os.environ)}", key, directory)
@@ -435,6 +468,9 @@ def settle_file(files: tuple[Path, ...]) -> None:
 
 def _settle(path: Path, keyring: Keyring, settings: Settings) -> str:
     """Post one file, and return what its lines came to."""
+    from hq_service.operations import offline_batches, waiting
+    from hq_service.operations.batch_lines import BatchReader
+
     reader = BatchReader(
         keyring,
         now(),
@@ -471,6 +507,8 @@ def _told(lines_count: int, counts: Mapping[str, int]) -> str:
 @main.command("settle-pending")
 def settle_pending() -> None:
     """Finish every offline batch that a crash left unsettled."""
+    from hq_service.operations import offline_batches, waiting
+
     with _prepared() as settings:
         keyring = _keyring_of_data(settings)
         settled, failed = offline_batches.settle_pending(
@@ -500,6 +538,9 @@ def worker(*, once: bool, every_seconds: int) -> None:
 
     Until Ctrl-C or SIGTERM, which ends it after the piece of work that it is at. Several may run.
     """
+    from hq_service import observability
+    from hq_service.worker import Worker, WrongSecret
+
     with _application() as settings:
         observability.configure_logging(settings.log_level)
         one = Worker(_keyring(settings), settings.settle_chunk_lines, every_seconds)
@@ -532,6 +573,8 @@ def audit() -> None:
 )
 def verify(expected: tuple[str, ...]) -> None:
     """Walk the whole chain; print how many entries hold, and the newest one, to be noted."""
+    from hq_service.operations import audit as audit_operations
+
     pairs = {_noted(text) for text in expected}
     noted = dict(pairs)
     if len(noted) != len(pairs):
@@ -552,6 +595,8 @@ def verify(expected: tuple[str, ...]) -> None:
 )
 def export(after: int) -> None:
     """Print every entry of the audit as one line of JSON, in the order of the chain."""
+    from hq_service.operations import audit as audit_operations
+
     with _prepared():
         for entry in audit_operations.export(after=after):
             click.echo(json.dumps(audit_operations.as_line(entry)))
@@ -583,6 +628,8 @@ def openapi() -> None:
 
 def description() -> dict[str, Any]:
     """Return the OpenAPI description; needs no database."""
+    from hq_service.app import create_app
+
     app = create_app(settings_from(NOWHERE))
     answer = app.test_client().get("/openapi.json")
     found: dict[str, Any] = answer.get_json()
@@ -636,6 +683,8 @@ def _application() -> Iterator[Settings]:
 
 @contextmanager
 def _in_application(settings: Settings) -> Iterator[None]:
+    from hq_service.app import create_app, disconnect
+
     with create_app(settings).app_context():
         try:
             yield
@@ -646,6 +695,8 @@ def _in_application(settings: Settings) -> Iterator[None]:
 @contextmanager
 def _prepared() -> Iterator[Settings]:
     """Give the settings, with an application to run operations in, on a database with tables."""
+    from hq_service.operations import readiness
+
     with _application() as settings:
         schema = readiness.check(now, _keyring(settings))["schema"]
         if schema != readiness.OK:
@@ -659,6 +710,8 @@ def _keyring(settings: Settings) -> Keyring:
 
 def _keyring_of_data(settings: Settings) -> Keyring:
     """Return the secrets, if the data is made with them: others find no card, and forge a chain."""
+    from hq_service.operations import readiness
+
     keyring = _keyring(settings)
     if readiness.check(now, keyring).get("number_secret") == readiness.MADE_WITH_ANOTHER:
         raise SettingsError(f"{readiness.MADE_WITH_ANOTHER}. {_NOTHING_FOUND}")
@@ -666,6 +719,8 @@ def _keyring_of_data(settings: Settings) -> Keyring:
 
 
 def _prepare(settings: Settings) -> None:
+    from hq_service.operations import database, readiness
+
     _migrate(settings)
     with _in_application(settings):
         is_same_secret = database.prepare(_keyring(settings), now())
@@ -679,6 +734,8 @@ def _look_before_serving(settings: Settings) -> None:
     A database that is away will come back, and one that is not migrated yet soon will be:
     `/readyz` says when. A wrong secret would tell tills that their customers' cards do not exist.
     """
+    from hq_service.operations import readiness
+
     with _in_application(settings):
         try:
             checks = readiness.check(now, _keyring(settings))
@@ -692,7 +749,6 @@ def _look_before_serving(settings: Settings) -> None:
 
 
 def _migrate(settings: Settings) -> None:
-    # A third of the time that every verb takes to start, and this one alone needs it.
     from alembic import command
     from alembic.config import Config
 
@@ -706,6 +762,8 @@ def _root() -> Path:
 
 
 def _create_demo_data(settings: Settings) -> None:
+    from hq_service.operations import demo_data
+
     with _in_application(settings):
         made = demo_data.create(_keyring(settings), now())
     if made is None:

@@ -21,9 +21,12 @@ from hq_service.api import at_once
 from hq_service.embedded_postgres import ThrowawayPostgres
 from hq_service.settings import database_url_from
 from tests.invariants import assert_invariants
-from tests.support import Hq, psycopg_url, running
+from tests.support import Hq, place_for_data, psycopg_url, running
 
 ROOT = Path(__file__).resolve().parent.parent
+
+# Below it pytest makes tmp_path.
+os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(place_for_data()))
 
 # Whether a test passes is no matter of chance, nor of how busy the machine is.
 settings.register_profile(
@@ -42,6 +45,41 @@ settings.load_profile("the-same-each-time")
 # What `hq db init` sets for its role holds for every database of the server, and on one that is
 # given for the next run, too. No test is about that, and none may end by it on a busy machine.
 PATIENCE = ("lock_timeout", "statement_timeout", "idle_in_transaction_session_timeout")
+
+# The directories with the longest files come first: of tests that run beside each other, no long
+# file is left alone at the end.
+LONGEST_FIRST = (
+    "tests/contract",
+    "tests/stateful",
+    "tests/faults",
+    "tests/simulation",
+    "tests/terminal",
+    "tests/migrations",
+    "tests/concurrency",
+    "tests/integration",
+)
+# With more of them the longest file still takes as long as it takes.
+WORKERS_MAX = 8
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Sort the tests by directory; within each the order stays."""
+
+    def place(item: pytest.Item) -> int:
+        directory = item.path.parent.relative_to(ROOT).as_posix()
+        return LONGEST_FIRST.index(directory) if directory in LONGEST_FIRST else len(LONGEST_FIRST)
+
+    items.sort(key=place)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Return how many processes run tests, each on a server of its own; 0 is this one alone.
+
+    One more than there are cores: tests wait, too, for servers, for processes and for time. On a
+    given server they would change the settings of the one role beside each other.
+    """
+    return 0 if os.environ.get("DATABASE_URL") else min((os.cpu_count() or 1) + 1, WORKERS_MAX)
 
 
 class Server(Protocol):
@@ -104,7 +142,7 @@ def server() -> Iterator[Server]:
     if os.environ.get("DATABASE_URL"):
         yield PatientServer(GivenServer(database_url_from(os.environ)))
         return
-    with ThrowawayPostgres() as throwaway:
+    with ThrowawayPostgres(place_for_data()) as throwaway:
         be_patient(throwaway.url, "postgres")  # from where databases are created
         yield PatientServer(throwaway)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -39,6 +40,8 @@ GRANT_KEYS = GrantKeys({"k1": bytes(range(32, 64))})
 KEYRING = Keyring(NUMBER_SECRET, GRANT_KEYS)
 SERVICE_START_SECONDS_MAX = 60
 PATIENCE_SECONDS = 60.0
+# What the servers of all tests that run at once need together, and as much again.
+ROOM_IN_MEMORY_BYTES_MIN = 6 * 1024**3
 NOTHING_AT_STAKE = {"gaps_count": 0, "live_grants_count": 0, "open_cases_count": 0}
 
 
@@ -114,6 +117,19 @@ def test_settings(database_url: str, **overrides: Any) -> Settings:
 
 
 test_settings.__test__ = False  # type: ignore[attr-defined]
+
+
+def place_for_data() -> Path:
+    """Return where the data of servers and tills is kept.
+
+    In memory, if there is room: it outlasts every process that a test kills, and no commit waits
+    for a disk. Short, for the limit on socket paths, and, unlike root's tmp_path, open to the
+    account that a server runs as.
+    """
+    memory = Path("/dev/shm")
+    is_usable = memory.is_dir() and os.access(memory, os.W_OK | os.X_OK)
+    has_room = is_usable and shutil.disk_usage(memory).free > ROOM_IN_MEMORY_BYTES_MIN
+    return memory if has_room else Path("/tmp")
 
 
 def psycopg_url(url: str) -> str:

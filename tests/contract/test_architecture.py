@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -131,6 +132,14 @@ def test_imports_go_along_the_arrows_only(module: str) -> None:
 def test_only_the_application_knows_both_the_api_and_the_store() -> None:
     both = {name for name, tree in MODULES.items() if {"api", "store"} <= layers_imported(tree)}
     assert both == {"hq_service.app"}
+
+
+def test_the_command_line_starts_without_the_application() -> None:
+    script = "import sys, hq_service.cli; print(*sys.modules)"
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "click" in done.stdout.split()
+    assert not {"alembic", "flask", "marshmallow", "sqlalchemy"} & set(done.stdout.split())
 
 
 def test_the_domain_needs_the_standard_library_only() -> None:

@@ -990,7 +990,7 @@ def test_an_unknown_member_is_pointed_at(
     assert_refused(answer, 422, "validation_failed", [pointer])
 
 
-@pytest.mark.parametrize("name", ENDPOINTS.keys() - {"batch"})
+@pytest.mark.parametrize("name", sorted(ENDPOINTS.keys() - {"batch"}))
 def test_only_batches_know_a_dry_run(world: World, name: str) -> None:
     endpoint = ENDPOINTS[name]
     with world.nothing_written():
@@ -1004,7 +1004,7 @@ def test_only_batches_know_a_dry_run(world: World, name: str) -> None:
     [
         pytest.param(name, member, id=f"{name}: {member}")
         for name, endpoint in ENDPOINTS.items()
-        for member in endpoint.members.keys() - endpoint.optional
+        for member in sorted(endpoint.members.keys() - endpoint.optional)
     ],
 )
 def test_a_missing_member_is_pointed_at(world: World, name: str, member: str) -> None:
@@ -1621,6 +1621,7 @@ def test_an_edit_of_no_state_is_refused(world: World, headers: dict[str, str], n
 # --- lines of a batch: a bad one is quarantined, the others settle --------------------------------
 
 SOON = datetime.now(UTC) + timedelta(days=1)
+FAR_AHEAD = (SOON + timedelta(days=3_660)).isoformat()
 LINE_INTEGERS: list[Any] = [None, True, "7", "", 1.0, 1.5, [1], {}, 0, -1, 2**53, 10**19]
 LINE_NAMES: list[Any] = [None, 7, True, [], {}, "", " ", "a b", "a" * 65, "\u00e5", "a\n", "a/b"]
 LINE_UUIDS: list[Any] = [7, True, [], {}, *(json.loads(text) for text in NO_UUID)]
@@ -1631,7 +1632,7 @@ LINE_INSTANTS: list[Any] = [
     "2016-12-31T23:59:60Z", "1999-12-31T23:59:59Z", "0001-01-01T00:00:00+14:00",
     "9999-12-31T23:59:59-14:00", "10000-01-01T00:00:00Z", "2026-11-20T12:00:00+99:00",
     "2026-11-20T12:00:00 Europe/Stockholm", "20/11/2026T12:00:00Z", "1763640000", 1763640000,
-    (SOON + timedelta(days=3_660)).isoformat(), "\uff12\uff10\uff12\uff16-11-20T12:00:00Z",
+    FAR_AHEAD, "\uff12\uff10\uff12\uff16-11-20T12:00:00Z",
 ]  # fmt: skip
 
 PLACE = {"terminal_id", "journal_id", "sequence"}
@@ -1763,12 +1764,17 @@ def assert_quarantined(world: World, change: Any, reason: str) -> None:
         assert one["terminal_id"] == (world.till.terminal_id if is_placed else None)
 
 
+def told(value: Any) -> str:
+    """Return a value as a test is named after it; the same in each process that runs tests."""
+    if value is ABSENT:
+        return "absent"
+    return "far ahead" if value == FAR_AHEAD else ascii(value)[:40]
+
+
 @pytest.mark.parametrize(
     ("member", "value"),
     [
-        pytest.param(
-            member, value, id=f"{member}: {'absent' if value is ABSENT else ascii(value)[:40]}"
-        )
+        pytest.param(member, value, id=f"{member}: {told(value)}")
         for member, values in WRONG_IN_LINE.items()
         for value in values
     ],

@@ -207,14 +207,19 @@ def world(hq: Hq) -> World:
     return World(hq, till, hq.till(), hq.issue(100_00), authorizations)
 
 
+@pytest.fixture(scope="module")
+def tables(app: Flask) -> Iterator[Tables]:
+    with Tables.of(app) as tables:
+        yield tables
+
+
 @pytest.fixture
-def nothing_is_written(app: Flask, request: pytest.FixtureRequest) -> Iterator[None]:
+def nothing_is_written(tables: Tables, request: pytest.FixtureRequest) -> Iterator[None]:
     given = request.node.callspec.params if hasattr(request.node, "callspec") else {}
     noted = NOTED.get((given.get("method"), given.get("rule")))
-    with Tables.of(app) as tables:
-        before = [row for row in tables.rows() if row[0] != noted]
-        yield
-        assert [row for row in tables.rows() if row[0] != noted] == before
+    before = [row for row in tables.rows() if row[0] != noted]
+    yield
+    assert [row for row in tables.rows() if row[0] != noted] == before
 
 
 def path_of(rule: str) -> str:

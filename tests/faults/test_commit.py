@@ -35,7 +35,15 @@ from tests.faults.service import (
     run_hq,
     wait_until,
 )
-from tests.support import Caller, Hq, a_name, a_number, psycopg_url, test_settings
+from tests.support import (
+    Caller,
+    Hq,
+    a_name,
+    a_number,
+    place_for_data,
+    psycopg_url,
+    test_settings,
+)
 
 pytestmark = pytest.mark.usefixtures("whole_afterwards")
 
@@ -53,7 +61,7 @@ COMMANDS = ("lock", "redeem", "release", "batch", "issue")
 @pytest.fixture(scope="module")
 def postgres() -> Iterator[ThrowawayPostgres]:
     # Durable, because without fsync the tests' servers do not wait for standbys either.
-    with ThrowawayPostgres(fsync=True) as server:
+    with ThrowawayPostgres(place_for_data(), fsync=True) as server:
         yield server
 
 

@@ -28,7 +28,7 @@ from hq_service.embedded_postgres import ThrowawayPostgres
 from hq_service.operations import offline_batches
 from tests.faults.service import Answer, RunningService, environment, run_hq, wait_until
 from tests.invariants import Rows, assert_invariants
-from tests.support import Card, Hq, Till, a_name, psycopg_url, running
+from tests.support import Card, Hq, Till, a_name, place_for_data, psycopg_url, running
 
 CLIENTS = 6
 OWN_CARDS = 45
@@ -220,7 +220,7 @@ class Scene:
 
 @pytest.fixture(scope="module")
 def postgres() -> Iterator[ThrowawayPostgres]:
-    with ThrowawayPostgres(fsync=True) as server:
+    with ThrowawayPostgres(place_for_data(), fsync=True) as server:
         yield server
 
 

@@ -13,7 +13,7 @@ from hq_service.app import create_app
 from hq_service.embedded_postgres import ThrowawayPostgres
 from hq_service.store.database import db
 from tests.conftest import migrate
-from tests.support import Hq, test_settings
+from tests.support import Hq, place_for_data, test_settings
 
 
 class Restorable:
@@ -44,7 +44,7 @@ class Restorable:
 
 @pytest.fixture(scope="module")
 def restorable() -> Iterator[Restorable]:
-    with ThrowawayPostgres(fsync=True) as postgres:
+    with ThrowawayPostgres(place_for_data(), fsync=True) as postgres:
         one = Restorable(postgres)
         yield one
         with one.hq.app.app_context():

@@ -22,6 +22,7 @@ from hq_service.cli import DEMO_KEYS_FILE
 from hq_service.embedded_postgres import EmbeddedPostgres, ThrowawayPostgres
 from hq_service.embedded_postgres.programs import BINARIES_VARIABLE
 from hq_service.terminal.client import Client, Unreachable
+from tests.support import place_for_data
 
 ROOT = Path(__file__).resolve().parents[2]
 SECONDS_MAX = 60
@@ -83,8 +84,7 @@ class Local:
 
 @pytest.fixture
 def local() -> Iterator[Local]:
-    # Not tmp_path: root's is closed to the account that the server runs as.
-    parent = Path(tempfile.mkdtemp(prefix="hq-verbs-", dir="/tmp"))
+    parent = Path(tempfile.mkdtemp(prefix="hq-verbs-", dir=place_for_data()))
     parent.chmod(0o711)
     made = Local(parent / "local")
     yield made

@@ -27,6 +27,7 @@ from hq_service.terminal.client import Client, Unreachable
 from hq_service.terminal.demo import KEY_VARIABLES, STORIES
 from hq_service.terminal.scene import PARTIAL_USE, Company
 from hq_service.terminal.steps import Step
+from tests.support import place_for_data
 
 READY_SECONDS_MAX = 60
 ROW = re.compile(r"  (ok|OFF) +(administrator|till [AB]|sync job) +(.+?)  +(\S.*)")
@@ -97,8 +98,7 @@ def wait_until_ready(process: subprocess.Popen[bytes], url: str, log: Path) -> N
 
 @pytest.fixture(scope="module")
 def directory() -> Iterator[Path]:
-    # Not tmp_path: root's is closed to the account that the database runs as.
-    parent = Path(tempfile.mkdtemp(prefix="hq-demo-", dir="/tmp"))
+    parent = Path(tempfile.mkdtemp(prefix="hq-demo-", dir=place_for_data()))
     parent.chmod(0o711)
     yield parent / "local"
     embedded = EmbeddedPostgres(parent / "local")

@@ -26,6 +26,7 @@ from hq_service.embedded_postgres import (
 )
 from hq_service.embedded_postgres.processes import runs
 from hq_service.embedded_postgres.users import USERS_FD_VARIABLE
+from tests.support import place_for_data
 
 JOINED_THEN_EXEC = """
 import os, sys
@@ -63,8 +64,7 @@ with ThrowawayPostgres() as postgres:
 
 @contextlib.contextmanager
 def private_place() -> Iterator[Path]:
-    # Not tmp_path: root's is closed to the account that the server runs as.
-    parent = Path(tempfile.mkdtemp(prefix="hq-embedded-", dir="/tmp"))
+    parent = Path(tempfile.mkdtemp(prefix="hq-embedded-", dir=place_for_data()))
     parent.chmod(0o711)
     yield parent / "local"
     for made in parent.iterdir():
@@ -384,7 +384,9 @@ def test_a_throwaway_server_ends_with_its_process_even_after_kill_9():
 
 
 def test_a_throwaway_server_recovers_what_was_committed_before_a_kill():
-    with ThrowawayPostgres(fsync=True, settings={"max_connections": "20"}) as postgres:
+    with ThrowawayPostgres(
+        place_for_data(), fsync=True, settings={"max_connections": "20"}
+    ) as postgres:
         with connect(postgres.url) as connection:
             connection.execute("CREATE TABLE kept AS SELECT 42 AS answer")
             postgres.kill()
