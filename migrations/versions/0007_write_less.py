@@ -110,12 +110,13 @@ BEGIN
            AND card.kind = the_kind AND card.remainder_id IS NULL;
         RETURN;
     END IF;
-    -- Now with everything that was committed meanwhile.
-    SELECT presence.last_seen_at,
-           (SELECT coalesce(max(revision), 0)
-              FROM parameter_revisions
-             WHERE store_id IS NULL OR store_id = the_store_id)
-      INTO last_seen_at, parameters_revision
+    -- Now with everything that was committed meanwhile: this statement waits for a retirement that
+    -- is under way, and looks at nothing before that.
+    INSERT INTO live_locks (
+        bucket, instrument_id, lock_id, store_id, terminal_id, locked_at, amount_minor, grant_until
+    )
+    SELECT the_bucket, the_instrument_id, the_lock_id, the_store_id, the_terminal_id, the_moment,
+           balance_minor, the_grant_until
       FROM terminals AS terminal
       JOIN stores AS store
         ON store.store_id = terminal.store_id
@@ -135,12 +136,13 @@ BEGIN
     IF NOT FOUND THEN
         RAISE EXCEPTION 'not at once' USING ERRCODE = 'HQ001';
     END IF;
-    INSERT INTO live_locks (
-        bucket, instrument_id, lock_id, store_id, terminal_id, locked_at, amount_minor, grant_until
-    ) VALUES (
-        the_bucket, the_instrument_id, the_lock_id, the_store_id, the_terminal_id, the_moment,
-        balance_minor, the_grant_until
-    );
+    last_seen_at := (SELECT presence.last_seen_at
+                       FROM terminal_presence AS presence
+                      WHERE presence.store_id = the_store_id
+                        AND presence.terminal_id = the_terminal_id);
+    parameters_revision := (SELECT coalesce(max(revision), 0)
+                              FROM parameter_revisions
+                             WHERE store_id IS NULL OR store_id = the_store_id);
     is_given := true;
     RETURN NEXT;
 END $$

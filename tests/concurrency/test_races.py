@@ -811,9 +811,9 @@ def posting_in_the_way(till: Till, card: Card, transaction_id: str) -> str:
     return (
         "INSERT INTO postings (bucket, instrument_id, version, store_id, terminal_id,"
         " transaction_id, line, entry, operation, currency, amount_minor, funded_minor,"
-        " shortfall_minor, change_minor, balance_after_minor, codes, posted_at)"
+        " shortfall_minor, change_minor, balance_after_minor, posted_at)"
         f" SELECT bucket, instrument_id, 1000000, '{till.store_id}', '{till.terminal_id}',"
-        f" '{transaction_id}', 1, 'original', 'redeem', currency, 0, 0, 0, 0, 0, '{{}}', now()"
+        f" '{transaction_id}', 1, 'original', 'redeem', currency, 0, 0, 0, 0, 0, now()"
         f" FROM instruments WHERE instrument_id = '{card.instrument_id}'"
     )
 

@@ -125,7 +125,7 @@ def test_an_unreachable_database_is_said_at_the_start_and_in_the_log(tmp_path: P
         assert b" 503 " in answer.splitlines()[0]
     text = log_file.read_text(encoding="utf-8")
     assert "Not ready yet: database: it does not answer" in text
-    requests = [json.loads(line) for line in text.splitlines() if '"route": "/readyz"' in line]
+    requests = [json.loads(line) for line in text.splitlines() if '"route":"/readyz"' in line]
     assert {line["level"] for line in requests} == {"WARNING"}
 
 
