@@ -26,6 +26,7 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from psycopg import sql
 from sqlalchemy import create_engine
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.pool import NullPool
 
 from hq_service.domain.numbers import bucket_of
@@ -141,6 +142,34 @@ def test_up_down_and_up_again_leaves_the_same(empty: str, database_url: str) -> 
     assert tables_of(empty) == {"alembic_version"}
     command.upgrade(configuration(empty), "head")
     assert tables_of(empty) == target
+
+
+def test_checks_that_became_functions_come_back_word_for_word(empty: str) -> None:
+    checks = (
+        "SELECT conrelid::regclass::text, conname, pg_get_constraintdef(oid), convalidated"
+        " FROM pg_constraint WHERE contype = 'c' ORDER BY 1, 2"
+    )
+    command.upgrade(configuration(empty), "0006")
+    with psycopg.connect(psycopg_url(empty), autocommit=True) as connection:
+        before = rows(connection, checks)
+        command.upgrade(configuration(empty), "head")
+        command.downgrade(configuration(empty), "0006")
+        assert rows(connection, checks) == before
+    assert sum(table in ("instruments", "postings") for table, *_ in before) == 23
+
+
+def test_an_upgrade_looks_at_the_rows_that_are_there(empty: str) -> None:
+    command.upgrade(configuration(empty), "0006")
+    with psycopg.connect(psycopg_url(empty), autocommit=True) as connection:
+        rule = "ck_instruments_balance_not_negative"
+        connection.execute(f"ALTER TABLE instruments DROP CONSTRAINT {rule}".encode())
+        insert(connection, "instruments", {**GOOD["instruments"], "balance_minor": -1})
+        connection.execute(
+            f"ALTER TABLE instruments ADD CONSTRAINT {rule}"
+            " CHECK (balance_minor >= 0) NOT VALID".encode()
+        )
+    with pytest.raises(IntegrityError, match=rule):
+        command.upgrade(configuration(empty), "head")
 
 
 def test_upgrading_what_is_up_to_date_changes_nothing(empty: str) -> None:
@@ -315,20 +344,21 @@ def test_no_index_is_on_what_a_sale_changes_of_an_instrument(
         assert not CHANGED_BY_TRADE & named, name
 
 
+# The text of each CHECK, or of the function that it calls.
+CHECKED = """
+SELECT coalesce(p.prosrc, pg_get_constraintdef(c.oid)) FROM pg_constraint AS c
+  LEFT JOIN pg_depend AS d ON d.classid = 'pg_constraint'::regclass AND d.objid = c.oid
+                          AND d.refclassid = 'pg_proc'::regclass
+  LEFT JOIN pg_proc AS p ON p.oid = d.refobjid
+ WHERE c.contype = 'c' AND c.conrelid = %s::regclass
+"""
+
+
 @pytest.mark.parametrize("table", HOT_TABLES)
 def test_the_bucket_is_that_of_the_instrument(
     catalogue: psycopg.Connection[Any], table: str
 ) -> None:
-    checks = [
-        text
-        for (text,) in rows(
-            catalogue,
-            "SELECT pg_get_constraintdef(oid) FROM pg_constraint"
-            " WHERE contype = 'c' AND conrelid = %s::regclass",
-            table,
-        )
-        if "bucket" in text
-    ]
+    checks = [text for (text,) in rows(catalogue, CHECKED, table) if "bucket" in text]
     if table in CHECK_THE_BUCKET:
         assert len(checks) == 1
         assert "instrument_id" in checks[0]
@@ -342,17 +372,17 @@ def test_the_bucket_is_that_of_the_instrument(
 def test_the_database_computes_the_bucket_as_the_code_does(
     catalogue: psycopg.Connection[Any],
 ) -> None:
-    [(check,)] = rows(
-        catalogue,
-        "SELECT pg_get_expr(conbin, conrelid) FROM pg_constraint"
-        " WHERE conname = 'ck_instruments_bucket'",
+    query = (
+        "SELECT is_sound_instrument(%s, %s, 'gift_card', 'SEK', '0001', 'active', 0, 0,"
+        " NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL)"
     )
-    query = f"SELECT {check} FROM (VALUES (%s::uuid, %s)) AS t (instrument_id, bucket)"
     edges = [1, 2**118 - 1, 2**118, 2**128 - 1, 2**127, 0x0123456789ABCDEF << 64]
     for number in [*edges, *(uuid.uuid4().int for _ in range(200))]:
         one = uuid.UUID(int=number)
-        assert rows(catalogue, query, one, bucket_of(one)) == [(True,)], one
-        assert rows(catalogue, query, one, bucket_of(one) ^ 1) == [(False,)], one
+        assert rows(catalogue, query, bucket_of(one), one) == [(True,)], one
+        with pytest.raises(psycopg.errors.CheckViolation) as caught:
+            rows(catalogue, query, bucket_of(one) ^ 1, one)
+        assert caught.value.diag.constraint_name == "ck_instruments_bucket", one
 
 
 def test_pages_of_instruments_leave_room_for_updates_in_place(
@@ -822,9 +852,15 @@ LATER = {
     "terminal_journals",
 }
 SQLSTATES = {"ck": CHECK, "uq": UNIQUE, "pk": UNIQUE, "fk": FOREIGN}
+# A CHECK that calls a function stands for the rules that the function names.
 RULES = """
-SELECT c.conname::text, c.conrelid::regclass::text FROM pg_constraint AS c
+SELECT coalesce(f.rule, c.conname), c.conrelid::regclass::text FROM pg_constraint AS c
   JOIN pg_class AS t ON t.oid = c.conrelid
+  LEFT JOIN (SELECT d.objid, named.rule[1] AS rule
+               FROM pg_depend AS d JOIN pg_proc AS p ON p.oid = d.refobjid
+              CROSS JOIN regexp_matches(p.prosrc, '''(ck_[a-z0-9_]+)''', 'g') AS named (rule)
+              WHERE d.classid = 'pg_constraint'::regclass
+                AND d.refclassid = 'pg_proc'::regclass) AS f ON f.objid = c.oid
  WHERE c.contype IN ('c', 'f', 'p', 'u') AND t.relnamespace = 'public'::regnamespace
    AND t.relname <> 'alembic_version'
  UNION
@@ -907,6 +943,29 @@ def test_what_breaks_a_rule_is_refused_by_it(
     table = table_of(furnished, rule)
     row = {**GOOD[table], **OTHER.get(table, {}), **change}
     assert refused(furnished, table, row) == (SQLSTATES[rule[:2]], rule)
+
+
+@pytest.mark.parametrize(
+    ("table", "change", "rule"),
+    [
+        ("instruments", {"status": "lost", "number_last4": "60001"}, "number_last4_only"),
+        ("postings", {"version": 0, "operation": "release"}, "operation"),
+    ],
+)
+def test_a_function_refuses_as_a_check_does_and_tells_no_values(
+    furnished: psycopg.Connection[Any], table: str, change: dict[str, Any], rule: str
+) -> None:
+    row = {**GOOD[table], **OTHER[table], **change}
+    with pytest.raises(psycopg.errors.CheckViolation) as caught, furnished.transaction():
+        insert(furnished, table, row)
+    told = caught.value.diag
+    # Of several the first by name, as PostgreSQL does.
+    name = f"ck_{table}_{rule}"
+    assert (told.table_name, told.constraint_name) == (table, name)
+    message = f'new row for relation "{table}" violates check constraint "{name}"'
+    assert (told.message_primary, told.message_detail, told.message_hint) == (message, None, None)
+    assert str(row["instrument_id"]) not in str(caught.value)
+    assert not set(map(str, change.values())) & set(re.findall(r"\w+", str(caught.value)))
 
 
 def test_a_memo_may_have_what_a_card_may_not(furnished: psycopg.Connection[Any]) -> None:
