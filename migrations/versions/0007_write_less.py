@@ -114,8 +114,9 @@ def function_over(
     The function refuses a row as a CHECK of the broken rule's name would, the first by name if
     several are broken, and its error has no values of the row.
     """
-    sound = " AND ".join(f"({rule})" for rule in rules.values())
-    searched = " ".join(f"WHEN ({rules[name]}) IS FALSE THEN '{name}'" for name in sorted(rules))
+    in_order = sorted(rules.items())  # as PostgreSQL goes through checks, also until one overflows
+    sound = " AND ".join(f"({rule})" for _, rule in in_order)
+    searched = " ".join(f"WHEN ({rule}) IS FALSE THEN '{name}'" for name, rule in in_order)
     return f"""
 CREATE FUNCTION {function}({", ".join(f"{name} {kind}" for name, kind in columns.items())})
 RETURNS boolean LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE AS $$
