@@ -11,8 +11,7 @@ import functools
 import random
 import time
 import weakref
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any, Concatenate, NoReturn, ParamSpec, TypeVar
 
 import psycopg
@@ -157,9 +156,12 @@ def _commit(connection: Connection) -> None:
     to the pool, and then another thread's commit could be taken for this one.
     """
     _committing.add(connection)
+    watchdog.watch(connection)
     try:
-        with watchdog.deadline(connection):
+        try:
             connection.commit()
+        finally:
+            watchdog.forget(connection)
     except psycopg.Error as error:
         sqlstate = _sqlstate(error)
         _give_up()
@@ -176,16 +178,18 @@ def _commit(connection: Connection) -> None:
         raise _outcome_unknown()
 
 
-@contextmanager
-def committed_by_itself(connection: Connection) -> Iterator[None]:
-    """Watch a statement that is a transaction of its own, as every commit is watched.
+def committed_by_itself(connection: Connection, run: Callable[[], R]) -> R:
+    """Run a statement that is a transaction of its own, watched as every commit is.
 
     Raises:  OutcomeUnknown when its answer did not come; psycopg.Error when the server said no.
     """
     _committing.add(connection)
+    watchdog.watch(connection)
     try:
-        with watchdog.deadline(connection):
-            yield
+        try:
+            result = run()
+        finally:
+            watchdog.forget(connection)
     except psycopg.Error as error:
         sqlstate = _sqlstate(error)
         if sqlstate is None or sqlstate.startswith(_CUT_OFF):
@@ -198,6 +202,7 @@ def committed_by_itself(connection: Connection) -> Iterator[None]:
         _unconfirmed.discard(connection)
     if is_unconfirmed:
         raise _outcome_unknown()
+    return result
 
 
 def _outcome_unknown() -> OutcomeUnknown:

@@ -63,6 +63,7 @@ class TerminalRow:
 
 
 STORES_KEPT_MAX = 10_000
+RESOLVED_KEPT_MAX = 10_000
 """Of how many stores the revisions of their own are kept; most have none, and cost next to nothing.
 
 Those of the company are always kept, once for all stores.
@@ -105,6 +106,8 @@ class _Kept:
     stores: OrderedDict[str, _Scope] = field(default_factory=OrderedDict)
     # At each revision of the company, for all stores that set nothing themselves.
     of_company: dict[int, Parameters] = field(default_factory=dict)
+    # What tills ask for all day: what a revision says does not change any more.
+    resolved: dict[tuple[str, int], Parameters] = field(default_factory=dict)
 
     def scopes(self, store_ids: Iterable[str]) -> tuple[_Scope, dict[str, _Scope]]:
         """Return what is kept of the company and of some stores."""
@@ -191,10 +194,16 @@ def kept_at(store_id: str, revision: int) -> Parameters | None:
     kept = _kept.get(db.engine)
     if kept is None:
         return None
+    known = kept.resolved.get((store_id, revision))
+    if known is not None:
+        return known
     company, stores = kept.scopes((store_id,))
     if stores[store_id].up_to < revision or company.up_to < revision:
         return None
-    return kept.resolve(company, stores[store_id], revision)
+    if len(kept.resolved) >= RESOLVED_KEPT_MAX:
+        kept.resolved.clear()
+    known = kept.resolved[store_id, revision] = kept.resolve(company, stores[store_id], revision)
+    return known
 
 
 def in_force_now(store_ids: Iterable[str]) -> dict[str, Parameters]:
