@@ -12,6 +12,7 @@ import random
 import time
 import weakref
 from collections.abc import Callable
+from contextvars import ContextVar
 from typing import Any, Concatenate, NoReturn, ParamSpec, TypeVar
 
 import psycopg
@@ -56,6 +57,25 @@ watchdog = CommitWatchdog()
 # Connections that are committing, and those of them whose commit was told to stop waiting.
 _committing: weakref.WeakSet[Connection] = weakref.WeakSet()
 _unconfirmed: weakref.WeakSet[Connection] = weakref.WeakSet()
+
+
+_engine_at_work: ContextVar[Engine | None] = ContextVar("engine_at_work", default=None)
+
+
+def engine() -> Engine:
+    """Return the engine of the application that is at work: the one that `work_with` names, else
+    that of the current application.
+    """
+    return _engine_at_work.get() or db.engine
+
+
+def work_with(at_work: Engine, work: Callable[[], R]) -> R:
+    """Let something work with an engine, without an application's context and its session."""
+    token = _engine_at_work.set(at_work)
+    try:
+        return work()
+    finally:
+        _engine_at_work.reset(token)
 
 
 def listen(engine: Engine) -> None:

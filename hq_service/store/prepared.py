@@ -21,7 +21,7 @@ from psycopg.pq import ExecStatus
 from psycopg.pq.abc import PGresult
 from sqlalchemy import Engine, event
 
-from hq_service.store.database import Connection, committed_by_itself, db
+from hq_service.store.database import Connection, committed_by_itself, engine
 from hq_service.store.statements import statement
 
 
@@ -32,8 +32,8 @@ class NotTried(Exception):
 class _Own:
     """A connection that is kept for this, with its cursor."""
 
-    def __init__(self, engine: Engine, free: deque[_Own]) -> None:
-        pooled = engine.raw_connection()
+    def __init__(self, at_work: Engine, free: deque[_Own]) -> None:
+        pooled = at_work.raw_connection()
         connection = pooled.driver_connection
         assert isinstance(connection, psycopg.Connection)
         pooled.detach()  # it is ours; the pool goes on without
@@ -110,9 +110,9 @@ def _text_of(value: Any) -> bytes:
 _free: weakref.WeakKeyDictionary[Engine, deque[_Own]] = weakref.WeakKeyDictionary()
 
 
-def close(engine: Engine) -> None:
+def close(at_rest: Engine) -> None:
     """End the connections that nobody uses: when the engine lets go of its own."""
-    free = _free.get(engine, deque())
+    free = _free.get(at_rest, deque())
     while free:
         free.pop().close()
 
@@ -161,11 +161,11 @@ def _taken() -> _Own:
 
     Raises:  NotTried if none can be made.
     """
-    engine = db.engine
-    free = _free.get(engine)
+    at_work = engine()
+    free = _free.get(at_work)
     if free is None:
-        free = _free.setdefault(engine, deque())
-        event.listen(engine, "engine_disposed", close)
+        free = _free.setdefault(at_work, deque())
+        event.listen(at_work, "engine_disposed", close)
     while free:
         try:
             own = free.pop()
@@ -175,6 +175,6 @@ def _taken() -> _Own:
             return own
         own.close()
     try:
-        return _Own(engine, free)
+        return _Own(at_work, free)
     except (psycopg.Error, sqlalchemy.exc.SQLAlchemyError) as error:
         raise NotTried from error
