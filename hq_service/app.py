@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from typing import Any
 
 from flask import Flask
@@ -95,7 +96,8 @@ def create_app(settings: Settings) -> Flask:
     )
     database.db.init_app(app)
     with app.app_context():
-        database.listen(database.db.engine)
+        engine = database.db.engine
+    database.listen(engine)
     database.watchdog.deadline_seconds = settings.commit_deadline_seconds
     observability.register(app)
     api = HqApi(app, spec_kwargs={"extra_plugins": [OperationsPlugin(app)]})
@@ -103,7 +105,8 @@ def create_app(settings: Settings) -> Flask:
     for blueprint in BLUEPRINTS:
         api.register_blueprint(blueprint)
     problems.register(app)
-    app.wsgi_app = AtOnce(app, settings)  # type: ignore[method-assign]
+    at_once = AtOnce(app, settings, partial(database.work_with, engine))
+    app.wsgi_app = at_once  # type: ignore[method-assign]
     return app
 
 

@@ -62,6 +62,7 @@ class Refusal:
 Body = Mapping[str, Any]
 Check = Callable[[Any], bool]
 Try = Callable[[Body, Presented, Keyring], Answer | Refusal | None]
+Work = Callable[[Callable[[], "Answer | Refusal | None"]], "Answer | Refusal | None"]
 View = TypeVar("View", bound=Callable[..., Any])
 
 
@@ -90,9 +91,10 @@ class AtOnce:
     whatever else comes.
     """
 
-    def __init__(self, app: Flask, settings: Settings) -> None:
-        self._app = app
+    def __init__(self, app: Flask, settings: Settings, work: Work) -> None:
+        """``work`` calls something at the application's database."""
         self._in_full = app.wsgi_app
+        self._work = work
         self._keyring = Keyring(settings.number_secret, settings.grant_keys)
         self._attempts: dict[str, tuple[str, Attempt]] = {
             rule.rule: (rule.endpoint, attempt)
@@ -148,8 +150,7 @@ class AtOnce:
         presented = keys.presented(bearer_of(environ.get("HTTP_AUTHORIZATION", "")))
         if presented is None:
             return None
-        with self._app.app_context():
-            return attempt.carry_out(body, presented, self._keyring)
+        return self._work(lambda: attempt.carry_out(body, presented, self._keyring))
 
 
 _STATUS_LINES = {one.value: f"{one.value} {one.phrase.upper()}" for one in HTTPStatus}

@@ -15,6 +15,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from uuid import UUID
 
 from hq_service.domain.model import BusinessKey
@@ -59,8 +60,13 @@ class GrantKeys:
         master = self.masters.get(key_id)
         if master is None:
             return None
-        name = json.dumps(["grant", store_id, terminal_id]).encode("utf-8")
-        return hmac.digest(master, name, hashlib.sha256)
+        return _terminal_key(master, store_id, terminal_id)
+
+
+@lru_cache(maxsize=10_000)
+def _terminal_key(master: bytes, store_id: str, terminal_id: str) -> bytes:
+    name = json.dumps(["grant", store_id, terminal_id]).encode("utf-8")
+    return hmac.digest(master, name, hashlib.sha256)
 
 
 def sign(grant: Grant, keys: GrantKeys) -> str:

@@ -24,7 +24,6 @@ from hq_service.operations.context import is_touch_due, touched_for
 from hq_service.operations.locks import LockAnswer, lock_answer, refusal_of
 from hq_service.store import at_once, parameters, terminals
 from hq_service.store.at_once import NotLocked, Seen
-from hq_service.store.database import Connection, reading
 from hq_service.store.prepared import NotTried
 
 
@@ -171,9 +170,4 @@ def _touched(key: BusinessKey, seen: Seen, now: datetime) -> tuple[Parameters, d
 
 def _in_force(store_id: str, revision: int) -> Parameters:
     kept = parameters.kept_at(store_id, revision)
-    return kept if kept is not None else _read_in_force(store_id, revision)
-
-
-@reading
-def _read_in_force(_connection: Connection, store_id: str, revision: int) -> Parameters:
-    return parameters.in_force_at(store_id, revision)
+    return kept if kept is not None else parameters.read_at(store_id, revision)

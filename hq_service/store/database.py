@@ -11,8 +11,8 @@ import functools
 import random
 import time
 import weakref
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextvars import ContextVar
 from typing import Any, Concatenate, NoReturn, ParamSpec, TypeVar
 
 import psycopg
@@ -57,6 +57,25 @@ watchdog = CommitWatchdog()
 # Connections that are committing, and those of them whose commit was told to stop waiting.
 _committing: weakref.WeakSet[Connection] = weakref.WeakSet()
 _unconfirmed: weakref.WeakSet[Connection] = weakref.WeakSet()
+
+
+_engine_at_work: ContextVar[Engine | None] = ContextVar("engine_at_work", default=None)
+
+
+def engine() -> Engine:
+    """Return the engine of the application that is at work: the one that `work_with` names, else
+    that of the current application.
+    """
+    return _engine_at_work.get() or db.engine
+
+
+def work_with(at_work: Engine, work: Callable[[], R]) -> R:
+    """Let something work with an engine, without an application's context and its session."""
+    token = _engine_at_work.set(at_work)
+    try:
+        return work()
+    finally:
+        _engine_at_work.reset(token)
 
 
 def listen(engine: Engine) -> None:
@@ -157,9 +176,12 @@ def _commit(connection: Connection) -> None:
     to the pool, and then another thread's commit could be taken for this one.
     """
     _committing.add(connection)
+    watchdog.watch(connection)
     try:
-        with watchdog.deadline(connection):
+        try:
             connection.commit()
+        finally:
+            watchdog.forget(connection)
     except psycopg.Error as error:
         sqlstate = _sqlstate(error)
         _give_up()
@@ -176,16 +198,18 @@ def _commit(connection: Connection) -> None:
         raise _outcome_unknown()
 
 
-@contextmanager
-def committed_by_itself(connection: Connection) -> Iterator[None]:
-    """Watch a statement that is a transaction of its own, as every commit is watched.
+def committed_by_itself(connection: Connection, run: Callable[[], R]) -> R:
+    """Run a statement that is a transaction of its own, watched as every commit is.
 
     Raises:  OutcomeUnknown when its answer did not come; psycopg.Error when the server said no.
     """
     _committing.add(connection)
+    watchdog.watch(connection)
     try:
-        with watchdog.deadline(connection):
-            yield
+        try:
+            result = run()
+        finally:
+            watchdog.forget(connection)
     except psycopg.Error as error:
         sqlstate = _sqlstate(error)
         if sqlstate is None or sqlstate.startswith(_CUT_OFF):
@@ -198,6 +222,7 @@ def committed_by_itself(connection: Connection) -> Iterator[None]:
         _unconfirmed.discard(connection)
     if is_unconfirmed:
         raise _outcome_unknown()
+    return result
 
 
 def _outcome_unknown() -> OutcomeUnknown:

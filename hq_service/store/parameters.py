@@ -11,12 +11,13 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+import sqlalchemy
 from sqlalchemy import ColumnElement, Engine, Select, and_, bindparam, func, or_, select, tuple_
 from sqlalchemy.orm import aliased
 
 from hq_service.domain.parameters import Parameters, in_force
 from hq_service.store import tables
-from hq_service.store.database import Connection, db
+from hq_service.store.database import DATABASE_ERRORS, Connection, db, engine, unavailable
 
 Revision = tables.ParameterRevision
 Presence = tables.TerminalPresence
@@ -63,6 +64,7 @@ class TerminalRow:
 
 
 STORES_KEPT_MAX = 10_000
+RESOLVED_KEPT_MAX = 10_000
 """Of how many stores the revisions of their own are kept; most have none, and cost next to nothing.
 
 Those of the company are always kept, once for all stores.
@@ -105,6 +107,8 @@ class _Kept:
     stores: OrderedDict[str, _Scope] = field(default_factory=OrderedDict)
     # At each revision of the company, for all stores that set nothing themselves.
     of_company: dict[int, Parameters] = field(default_factory=dict)
+    # What tills ask for all day: what a revision says does not change any more.
+    resolved: dict[tuple[str, int], Parameters] = field(default_factory=dict)
 
     def scopes(self, store_ids: Iterable[str]) -> tuple[_Scope, dict[str, _Scope]]:
         """Return what is kept of the company and of some stores."""
@@ -188,12 +192,33 @@ def in_force_at(store_id: str | None, revision: int) -> Parameters:
 
 def kept_at(store_id: str, revision: int) -> Parameters | None:
     """Return the parameters of a store as a revision leaves them, if no statement is needed."""
-    kept = _kept.get(db.engine)
+    kept = _kept.get(engine())
     if kept is None:
         return None
+    known = kept.resolved.get((store_id, revision))
+    if known is not None:
+        return known
     company, stores = kept.scopes((store_id,))
     if stores[store_id].up_to < revision or company.up_to < revision:
         return None
+    if len(kept.resolved) >= RESOLVED_KEPT_MAX:
+        kept.resolved.clear()
+    known = kept.resolved[store_id, revision] = kept.resolve(company, stores[store_id], revision)
+    return known
+
+
+def read_at(store_id: str, revision: int) -> Parameters:
+    """Return the parameters of a store as a revision leaves them, also without a session.
+
+    Raises:  Unavailable.
+    """
+    kept = _kept.setdefault(engine(), _Kept())
+    company, stores = kept.scopes([store_id])
+    try:
+        with engine().connect() as connection:
+            company, stores = _read(kept, company, stores, [revision], connection)
+    except DATABASE_ERRORS as error:
+        raise unavailable() from error
     return kept.resolve(company, stores[store_id], revision)
 
 
@@ -221,7 +246,7 @@ def in_force_of(wanted: Mapping[str | None, int]) -> dict[str | None, Parameters
 
     One statement for whatever is not kept yet, however many stores and revisions that is.
     """
-    kept = _kept.setdefault(db.engine, _Kept())
+    kept = _kept.setdefault(engine(), _Kept())
     company, stores = kept.scopes(store_id for store_id in wanted if store_id is not None)
     behind = [store_id for store_id in stores if stores[store_id].up_to < wanted[store_id]]
     if behind or company.up_to < max(wanted.values(), default=0):
@@ -259,7 +284,7 @@ def all_of_store(store_id: str) -> Mapping[int, Parameters]:
 
     One statement, and another one if not all of them are kept yet.
     """
-    kept = _kept.setdefault(db.engine, _Kept())
+    kept = _kept.setdefault(engine(), _Kept())
     company, stores = kept.scopes([store_id])
     if min(company.up_to, stores[store_id].up_to) < latest_revision(store_id):
         company, stores = _read(kept, company, stores, ())
@@ -267,7 +292,11 @@ def all_of_store(store_id: str) -> Mapping[int, Parameters]:
 
 
 def _read(
-    kept: _Kept, company: _Scope, stores: Mapping[str, _Scope], asked: Iterable[int]
+    kept: _Kept,
+    company: _Scope,
+    stores: Mapping[str, _Scope],
+    asked: Iterable[int],
+    source: sqlalchemy.Connection | None = None,
 ) -> tuple[_Scope, dict[str, _Scope]]:
     """Read what the company and some stores have set since what is kept of them, and keep it.
 
@@ -283,9 +312,8 @@ def _read(
     if stores:
         is_wanted.append(and_(Revision.store_id.in_(sorted(stores)), Revision.revision > since))
     columns = (Revision.store_id, Revision.revision, Revision.values)
-    found = db.session.execute(
-        select(*columns).where(or_(*is_wanted)).order_by(Revision.revision)
-    ).all()
+    query = select(*columns).where(or_(*is_wanted)).order_by(Revision.revision)
+    found = (source or db.session).execute(query).all()
     up_to = max([company.up_to, *(row.revision for row in found)])
     rows: dict[str | None, list[tuple[int, Mapping[str, Any]]]] = {}
     for row in found:

@@ -11,8 +11,7 @@ from __future__ import annotations
 import select
 import weakref
 from collections import deque
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import psycopg
@@ -22,7 +21,7 @@ from psycopg.pq import ExecStatus
 from psycopg.pq.abc import PGresult
 from sqlalchemy import Engine, event
 
-from hq_service.store.database import Connection, committed_by_itself, db
+from hq_service.store.database import Connection, committed_by_itself, engine
 from hq_service.store.statements import statement
 
 
@@ -33,8 +32,8 @@ class NotTried(Exception):
 class _Own:
     """A connection that is kept for this, with its cursor."""
 
-    def __init__(self, engine: Engine) -> None:
-        pooled = engine.raw_connection()
+    def __init__(self, at_work: Engine, free: deque[_Own]) -> None:
+        pooled = at_work.raw_connection()
         connection = pooled.driver_connection
         assert isinstance(connection, psycopg.Connection)
         pooled.detach()  # it is ours; the pool goes on without
@@ -43,7 +42,10 @@ class _Own:
         # Every statement here is by key. A plan that was made while a table was empty would read
         # the whole of it, also when it has grown.
         connection.execute("SET enable_seqscan = off")
+        # Nor does a plan of its own pay for any of them: it takes longer than what it plans.
+        connection.execute("SET plan_cache_mode = force_generic_plan")
         self.connection: Connection = connection
+        self._free = free
         self._transformer = Transformer(connection)
         self._prepared: set[str] = set()
         self._poll = select.poll()
@@ -68,7 +70,10 @@ class _Own:
             self._checked(libpq.prepare(prepared_name, statement(name).encode()))
             self._prepared.add(name)
         # None is a NULL, although the annotation of exec_prepared does not say so.
-        given: list[Any] = [None if one is None else _text_of(one) for one in values]
+        given: list[Any] = [
+            one.encode() if type(one) is str else None if one is None else _text_of(one)
+            for one in values
+        ]
         result = self._checked(libpq.exec_prepared(prepared_name, given))
         if not result.ntuples:
             return None
@@ -83,6 +88,11 @@ class _Own:
         if result.status not in (ExecStatus.COMMAND_OK, ExecStatus.TUPLES_OK):
             raise psycopg.errors.error_from_result(result)
         return result
+
+    def give_back(self) -> None:
+        """Let somebody else use the connection, if it still can be used."""
+        if not self.connection.closed:
+            self._free.append(self)
 
     def close(self) -> None:
         """End the connection."""
@@ -100,9 +110,9 @@ def _text_of(value: Any) -> bytes:
 _free: weakref.WeakKeyDictionary[Engine, deque[_Own]] = weakref.WeakKeyDictionary()
 
 
-def close(engine: Engine) -> None:
+def close(at_rest: Engine) -> None:
     """End the connections that nobody uses: when the engine lets go of its own."""
-    free = _free.get(engine, deque())
+    free = _free.get(at_rest, deque())
     while free:
         free.pop().close()
 
@@ -115,12 +125,13 @@ def written(name: str, values: Sequence[Any]) -> tuple[Any, ...] | None:
              busy, or something else came in between; OutcomeUnknown when the statement was sent
              and its answer did not come.
     """
-    with _connection() as own:
-        try:
-            with committed_by_itself(own.connection):
-                return _row(own, name, values)
-        except psycopg.Error as error:
-            raise NotTried from error
+    own = _taken()
+    try:
+        return committed_by_itself(own.connection, lambda: _row(own, name, values))
+    except psycopg.Error as error:
+        raise NotTried from error
+    finally:
+        own.give_back()
 
 
 def read(name: str, values: Sequence[Any]) -> tuple[Any, ...] | None:
@@ -129,13 +140,15 @@ def read(name: str, values: Sequence[Any]) -> tuple[Any, ...] | None:
     Raises:  NotTried when the database is away.
     """
     for is_last in (False, True):
-        with _connection() as own:
-            try:
-                return _row(own, name, values)
-            except psycopg.Error as error:
-                # A connection may end the moment it is used, and the next one may be good.
-                if is_last or not own.connection.closed:
-                    raise NotTried from error
+        own = _taken()
+        try:
+            return _row(own, name, values)
+        except psycopg.Error as error:
+            # A connection may end the moment it is used, and the next one may be good.
+            if is_last or not own.connection.closed:
+                raise NotTried from error
+        finally:
+            own.give_back()
     raise AssertionError("the last attempt returns or raises")
 
 
@@ -143,36 +156,25 @@ def _row(own: _Own, name: str, values: Sequence[Any]) -> tuple[Any, ...] | None:
     return own.row_of(name, values)
 
 
-@contextmanager
-def _connection() -> Iterator[_Own]:
-    engine = db.engine
-    free = _free.get(engine)
+def _taken() -> _Own:
+    """Return a connection that nobody uses and that lives, a new one if there is none.
+
+    Raises:  NotTried if none can be made.
+    """
+    at_work = engine()
+    free = _free.get(at_work)
     if free is None:
-        free = _free.setdefault(engine, deque())
-        event.listen(engine, "engine_disposed", close)
-    own = _taken(free) or _made(engine)
-    try:
-        yield own
-    finally:
-        if not own.connection.closed:
-            free.append(own)
-
-
-def _taken(free: deque[_Own]) -> _Own | None:
-    """Return a connection that nobody uses and that lives; None if there is none."""
+        free = _free.setdefault(at_work, deque())
+        event.listen(at_work, "engine_disposed", close)
     while free:
         try:
             own = free.pop()
         except IndexError:  # another thread was faster
-            return None
+            break
         if own.is_alive():
             return own
         own.close()
-    return None
-
-
-def _made(engine: Engine) -> _Own:
     try:
-        return _Own(engine)
+        return _Own(at_work, free)
     except (psycopg.Error, sqlalchemy.exc.SQLAlchemyError) as error:
         raise NotTried from error

@@ -16,7 +16,7 @@ from hq_service.domain.model import BusinessKey, Lock, Terminal
 from hq_service.domain.registers import Pending
 from hq_service.store import parameters, prepared, tables
 from hq_service.store.arrays import array
-from hq_service.store.database import Connection, db
+from hq_service.store.database import Connection, db, engine
 from hq_service.store.statements import statement
 
 T = TypeVar("T")
@@ -89,7 +89,8 @@ _kept: weakref.WeakKeyDictionary[Engine, _Kept] = weakref.WeakKeyDictionary()
 
 
 def _kept_here() -> _Kept:
-    return _kept.get(db.engine) or _kept.setdefault(db.engine, _Kept())
+    at_work = engine()
+    return _kept.get(at_work) or _kept.setdefault(at_work, _Kept())
 
 
 def register_facts(store_id: str, terminal_id: str) -> Terminal | None:

@@ -12,8 +12,6 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import psycopg
@@ -30,17 +28,16 @@ class CommitWatchdog:
         self._mutex = threading.Lock()
         self._thread_of_process: int | None = None
 
-    @contextmanager
-    def deadline(self, connection: psycopg.Connection[Any]) -> Iterator[None]:
-        """Watch the connection while the body runs."""
+    def watch(self, connection: psycopg.Connection[Any]) -> None:
+        """Watch a connection that commits, until `forget`."""
         self._start_once()
         with self._mutex:
             self._due[connection] = time.monotonic() + self.deadline_seconds
-        try:
-            yield
-        finally:
-            with self._mutex:
-                self._due.pop(connection, None)
+
+    def forget(self, connection: psycopg.Connection[Any]) -> None:
+        """Watch a connection no longer: it may serve somebody else."""
+        with self._mutex:
+            self._due.pop(connection, None)
 
     def _start_once(self) -> None:
         # Threads do not survive the fork into a worker, so the process is remembered.
