@@ -268,12 +268,7 @@ class _Fold:
     def result_of(self, line: Line, judgement: Judgement) -> LineResult:
         """Return what is answered for a line."""
         if judgement.original is not None:
-            return replace(
-                judgement.original,
-                outcome=judgement.outcome,
-                original_outcome=judgement.original.outcome,
-                undone=None,
-            )
+            return judgement.original.repeated()
         result = LineResult(
             judgement.outcome,
             judgement.codes,

@@ -20,7 +20,7 @@ from uuid import UUID
 from hq_service.domain.actors import Actor
 from hq_service.domain.errors import Forbidden, InvalidRequest, NotFound, TooLarge
 from hq_service.domain.journals import Journal
-from hq_service.domain.judgement import Context, Known
+from hq_service.domain.judgement import Context, Known, may_be_a_repeat
 from hq_service.domain.keyring import Keyring
 from hq_service.domain.model import Instrument, Line, UnreadableLine
 from hq_service.domain.numbers import mask
@@ -458,7 +458,12 @@ def _load(
         settlements.plan_by_index(connection)
         continued = journals.load_for_update(connection, store_id, names) if names else {}
     readable = [line for line in chunk if isinstance(line, Line)]
-    found, known = settlements.load(connection, readable, named_lock_ids(readable, context))
+    again = [line for line in readable if may_be_a_repeat(line, continued)]
+    # Most often all or none of a chunk. What is posted already stays posted: it needs no row lock.
+    repeats = settlements.read_repeats(connection, again) if again else {}
+    others = [line for line in readable if line.content not in repeats.get(line.key, ())]
+    found, known = settlements.load(connection, others, named_lock_ids(others, context))
+    known.results = {**repeats, **known.results}
     known.journals = continued
     return found, known
 
