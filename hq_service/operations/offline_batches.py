@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from array import array
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import pairwise
@@ -320,9 +320,20 @@ def settling_context(
     connection: Connection, batch: Batch, lines: Lines, keyring: Keyring, now: datetime
 ) -> Context:
     """Return what lines of a batch are judged by: how things were when it was received."""
-    speaking = {line.place.terminal_id for line in lines if line.place is not None}
+    terminal_ids = {line.place.terminal_id for line in lines if line.place is not None}
+    return _context(connection, batch, terminal_ids, keyring, now)
+
+
+def _context(
+    connection: Connection,
+    batch: Batch,
+    terminal_ids: Set[str],
+    keyring: Keyring,
+    now: datetime,
+) -> Context:
+    speaking = terminal_ids
     if batch.sender_terminal_id is not None:
-        speaking &= {batch.sender_terminal_id}
+        speaking = speaking & {batch.sender_terminal_id}
     known = terminals.of_store(connection, batch.store_id, speaking, batch.received_at)
     return Context(
         received_at=batch.received_at,
@@ -423,7 +434,10 @@ def _settle_chunk(
     if batch is None or batch.settled_at is not None:
         return True
     chunk = ordered[batch.settled_count : batch.settled_count + chunk_lines]
-    context = settling_context(connection, batch, chunk, keyring, now)
+    if ordered.context is None:  # as it was when the batch was received: the same for each chunk
+        terminal_ids = ordered.terminal_ids
+        ordered.context = _context(connection, batch, terminal_ids, keyring, now)
+    context = replace(ordered.context)  # the grants that a chunk verifies go with it
     found, known = _load(connection, store_id, chunk, context)
     if is_held_back and isinstance(chunk[0], Line):
         settlement = hold_back(chunk[0], known, context)
@@ -460,9 +474,12 @@ def _load(
     readable = [line for line in chunk if isinstance(line, Line)]
     again = [line for line in readable if may_be_a_repeat(line, continued)]
     # Most often all or none of a chunk. What is posted already stays posted: it needs no row lock.
-    repeats = settlements.read_repeats(connection, again) if again else {}
-    others = [line for line in readable if line.content not in repeats.get(line.key, ())]
-    found, known = settlements.load(connection, others, named_lock_ids(others, context))
+    repeats, positions = settlements.read_repeats(connection, again) if again else ({}, set())
+    others = [line for line in readable if line.position not in positions]
+    found: dict[UUID, Instrument] = {}
+    known = Known()
+    if others:
+        found, known = settlements.load(connection, others, named_lock_ids(others, context))
     known.results = {**repeats, **known.results}
     known.journals = continued
     return found, known

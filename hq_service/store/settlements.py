@@ -131,8 +131,9 @@ def read_results(
 
 def read_repeats(
     connection: Connection, lines: Sequence[Line]
-) -> dict[BusinessKey, dict[Content, LineResult]]:
-    """Return what was posted of lines that come again, by key and content, locking nothing.
+) -> tuple[dict[BusinessKey, dict[Content, LineResult]], set[int]]:
+    """Return what was posted of lines that come again, by key and content, and the positions of
+    these lines; nothing is locked.
 
     Of those only that leave nothing to be done: whose terminal has no lock on the instrument.
     """
@@ -147,13 +148,16 @@ def read_repeats(
         binary=True,
     )
     repeats: dict[BusinessKey, dict[Content, LineResult]] = {}
-    for place, *row in rows.fetchall():
-        line = lines[place - 1]
+    positions: set[int] = set()
+    for row in rows.fetchall():
+        line = lines[row[0] - 1]
         content = line.content
-        original = BusinessKey(*row[4:8]) if row[4] is not None else None
-        if content == (*row[:4], original):
-            repeats[line.key] = {content: _known_result(Outcome.APPLIED, line.key, content, row[8:])}
-    return repeats
+        original = BusinessKey(*row[5:9]) if row[5] is not None else None
+        if content == (*row[1:5], original):
+            positions.add(line.position)
+            result = _known_result(Outcome.APPLIED, line.key, content, row[9:])
+            repeats[line.key] = {content: result}
+    return repeats, positions
 
 
 def _read_results(
