@@ -125,9 +125,8 @@ def _settled(
         settle_in_background(store_id, batch_id)
         return written(202, _members(state))
     settle_now(store_id, batch_id, received_at, lines.kept if is_new else None)
-    state = offline_batches.state(store_id, batch_id, actor)
-    members = {**_members(state), "results": _all_results(state)}
-    return written(201 if is_new else 200, members)
+    state, results = offline_batches.state_with_lines(store_id, batch_id, actor, limit=len(lines))
+    return written(201 if is_new else 200, {**_members(state), "results": results})
 
 
 def settle_now(store_id: str, batch_id: str, at: datetime, lines: Lines | None = None) -> None:
@@ -241,14 +240,3 @@ def _members(state: BatchState) -> Answer:
             for (terminal_id, journal_id), journal in state.journals.items()
         ],
     }
-
-
-def _all_results(state: BatchState) -> list[Answer]:
-    results, _ = offline_batches.lines(
-        state.store_id,
-        state.batch_id,
-        auth.current_actor(),
-        after=-1,
-        limit=state.lines_count,
-    )
-    return results

@@ -43,6 +43,7 @@ from hq_service.store.database import (
     reading,
     transactional,
 )
+from hq_service.store.prepared import NotTried
 
 logger = logging.getLogger(__name__)
 
@@ -77,7 +78,7 @@ def receive(
     Raises:  Forbidden for another store; InvalidRequest ``batch_id_reused`` for other bytes under
              the same id.
     """
-    _require_store(envelope.store_id, actor)
+    _require_to_speak_for(envelope.store_id, actor)
     header = {
         "store_id": envelope.store_id,
         "batch_id": envelope.batch_id,
@@ -85,15 +86,15 @@ def receive(
         "lines_count": len(lines),
         "received_at": now,
         "received_by": actor.name,
-        "parameters_revision": parameters.latest_revision(envelope.store_id),
         "sender_terminal_id": actor.terminal_id,
         "control_totals": _control_totals(envelope.control_totals, lines.counted),
     }
     if actor.terminal_id is not None:
         terminals.touch(connection, envelope.store_id, actor.terminal_id, now)
-    if batches.receive(header, lines.parts):
+    if batches.receive(connection, header, lines.parts):
         return True
-    known = batches.get(envelope.store_id, envelope.batch_id)
+    _require_store(envelope.store_id, actor)
+    known = batches.get(connection, envelope.store_id, envelope.batch_id)
     if known is None or known.body_sha256 != envelope.body_sha256:
         raise InvalidRequest(code="batch_id_reused")
     confirm_durable(connection)
@@ -114,9 +115,9 @@ def settle_store(
     Another one that cannot be settled is logged and stays for `settle_pending`: it must not keep
     this one waiting. ``lines`` are as in `settle_batch`.
     """
-    for pending_store_id, pending_batch_id in _unsettled(store_id):
+    for pending_batch_id in _unsettled_of(store_id):
         if pending_batch_id != batch_id:
-            _try(pending_store_id, pending_batch_id, keyring, now, chunk_lines)
+            _try(store_id, pending_batch_id, keyring, now, chunk_lines)
     settle_batch(store_id, batch_id, keyring, now, chunk_lines=chunk_lines, lines=lines)
 
 
@@ -272,20 +273,21 @@ def state(connection: Connection, store_id: str, batch_id: str, actor: Actor) ->
 
     Raises:  NotFound: the same for a batch that does not exist and for another store's.
     """
-    batch = batches.get(store_id, batch_id) if actor.speaks_for_store(store_id) else None
-    if batch is None:
-        raise NotFound(code="batch_not_found")
-    counts, names = batches.read_progress(connection, store_id, batch_id)
-    return BatchState(
-        store_id=batch.store_id,
-        batch_id=batch.batch_id,
-        received_at=batch.received_at,
-        settled_at=batch.settled_at,
-        lines_count=batch.lines_count,
-        settled_count=batch.settled_count,
-        counts=counts,
-        journals=journals.read_named(connection, store_id, names) if names else {},
-    )
+    batch = _known_to(connection, store_id, batch_id, actor)
+    return _state(connection, batch)
+
+
+@reading
+def state_with_lines(
+    connection: Connection, store_id: str, batch_id: str, actor: Actor, *, limit: int
+) -> tuple[BatchState, list[dict[str, Any]]]:
+    """Return how far a batch is settled, and its lines as `lines` does, from the first on.
+
+    Raises:  NotFound, as `state` does.
+    """
+    batch = _known_to(connection, store_id, batch_id, actor)
+    state_now = _state(connection, batch)
+    return state_now, _told_lines(connection, batch, after=-1, limit=limit)
 
 
 @reading
@@ -300,13 +302,39 @@ def lines(
 
     Raises:  NotFound, as `state` does.
     """
-    batch = batches.get(store_id, batch_id) if actor.speaks_for_store(store_id) else None
-    if batch is None:
-        raise NotFound(code="batch_not_found")
-    found = batches.read_lines(connection, store_id, batch_id, after=after, limit=limit)
-    told = [one for place, one in enumerate(found, start=after + 1) if one["position"] == place]
+    batch = _known_to(connection, store_id, batch_id, actor)
+    told = _told_lines(connection, batch, after=after, limit=limit)
     last = told[-1]["position"] if told else after
     return told, None if last >= batch.lines_count - 1 else last
+
+
+def _known_to(connection: Connection, store_id: str, batch_id: str, actor: Actor) -> Batch:
+    is_theirs = actor.speaks_for_store(store_id)
+    batch = batches.get(connection, store_id, batch_id) if is_theirs else None
+    if batch is None:
+        raise NotFound(code="batch_not_found")
+    return batch
+
+
+def _state(connection: Connection, batch: Batch) -> BatchState:
+    counts, names = batches.read_progress(connection, batch.store_id, batch.batch_id)
+    return BatchState(
+        store_id=batch.store_id,
+        batch_id=batch.batch_id,
+        received_at=batch.received_at,
+        settled_at=batch.settled_at,
+        lines_count=batch.lines_count,
+        settled_count=batch.settled_count,
+        counts=counts,
+        journals=journals.read_named(connection, batch.store_id, names) if names else {},
+    )
+
+
+def _told_lines(
+    connection: Connection, batch: Batch, *, after: int, limit: int
+) -> list[dict[str, Any]]:
+    found = batches.read_lines(connection, batch.store_id, batch.batch_id, after=after, limit=limit)
+    return [one for place, one in enumerate(found, start=after + 1) if one["position"] == place]
 
 
 def settlement_order(line: Line | UnreadableLine | Standing) -> tuple[str, str, int, int]:
@@ -360,8 +388,18 @@ def named_lock_ids(readable: Sequence[Line], context: Context) -> list[tuple[int
 
 
 def _require_store(store_id: str, actor: Actor) -> None:
-    if not actor.speaks_for_store(store_id) or not terminals.store_exists(store_id):
-        raise Forbidden("This API key may not speak for that store.", code="foreign_store")
+    _require_to_speak_for(store_id, actor)
+    if not terminals.store_exists(store_id):
+        raise _foreign_store()
+
+
+def _require_to_speak_for(store_id: str, actor: Actor) -> None:
+    if not actor.speaks_for_store(store_id):
+        raise _foreign_store()
+
+
+def _foreign_store() -> Forbidden:
+    return Forbidden("This API key may not speak for that store.", code="foreign_store")
 
 
 def _control_totals(sent: ControlTotals | None, counted: ControlTotals) -> dict[str, Any] | None:
@@ -377,6 +415,13 @@ def _control_totals(sent: ControlTotals | None, counted: ControlTotals) -> dict[
     }
 
 
+def _unsettled_of(store_id: str) -> list[str]:
+    try:
+        return batches.unsettled_at_once(store_id)
+    except NotTried:
+        return [batch_id for _, batch_id in _unsettled(store_id)]
+
+
 @reading
 def _unsettled(_connection: Connection, store_id: str | None) -> list[tuple[str, str]]:
     return batches.unsettled(store_id)
@@ -389,12 +434,12 @@ def _in_order(store_id: str, batch_id: str, lines: Lines) -> OrderedLines:
 
 
 @reading
-def _stored_in_order(_connection: Connection, store_id: str, batch_id: str) -> OrderedLines | None:
+def _stored_in_order(connection: Connection, store_id: str, batch_id: str) -> OrderedLines | None:
     """Return the lines of a stored batch in order, None if nothing of it is left to settle.
 
     Of lines that came in order nothing is kept, of others their places alone.
     """
-    batch = batches.get(store_id, batch_id)
+    batch = batches.get(connection, store_id, batch_id)
     if batch is None or batch.settled_at is not None:
         return None
     names: dict[str, str] = {}  # each of them once, and not once for each line
