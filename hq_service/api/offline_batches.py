@@ -134,10 +134,11 @@ def settle_now(store_id: str, batch_id: str, at: datetime, lines: Lines | None =
 
     Shapes:  ``lines`` as `offline_batches.settle_batch` takes them.
     """
-    offline_batches.settle_store(
+    may_end_a_wait = offline_batches.settle_store(
         store_id, batch_id, keyring(), at, chunk_lines=settings().settle_chunk_lines, lines=lines
     )
-    waiting.judge_again_behind(keyring(), at)
+    if may_end_a_wait:
+        waiting.judge_again_behind(keyring(), at)
 
 
 def settle_in_background(store_id: str, batch_id: str) -> None:

@@ -165,7 +165,7 @@ class OrderedLines:
 
     Shapes: ``positions`` are their places in the sender's array, in that order; ``at_hand`` all
             the lines, or none of them; ``context`` is what all of them are judged by, None until
-            it is known.
+            it is known; ``may_end_a_wait`` whether held lines may have waited for what was settled.
     """
 
     def __init__(
@@ -178,6 +178,7 @@ class OrderedLines:
     ) -> None:
         self.terminal_ids = terminal_ids
         self.context: Context | None = None
+        self.may_end_a_wait = False
         self._batch = (store_id, batch_id)
         self._positions = positions
         self._window, self._window_start = at_hand, 0

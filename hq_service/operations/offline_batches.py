@@ -109,16 +109,21 @@ def settle_store(
     *,
     chunk_lines: int,
     lines: Lines | None = None,
-) -> None:
+) -> bool:
     """Settle a batch, after every other unsettled one of its store, in order of arrival.
 
     Another one that cannot be settled is logged and stays for `settle_pending`: it must not keep
     this one waiting. ``lines`` are as in `settle_batch`.
+
+    Returns: whether held lines may have waited for any of it.
     """
-    for pending_batch_id in _unsettled_of(store_id):
-        if pending_batch_id != batch_id:
-            _try(store_id, pending_batch_id, keyring, now, chunk_lines)
-    settle_batch(store_id, batch_id, keyring, now, chunk_lines=chunk_lines, lines=lines)
+    others = [one for one in _unsettled_of(store_id) if one != batch_id]
+    for pending_batch_id in others:
+        _try(store_id, pending_batch_id, keyring, now, chunk_lines)
+    may_end_a_wait = settle_batch(
+        store_id, batch_id, keyring, now, chunk_lines=chunk_lines, lines=lines
+    )
+    return bool(others) or may_end_a_wait
 
 
 def settle_pending(
@@ -160,7 +165,7 @@ def settle_batch(
     *,
     chunk_lines: int,
     lines: Lines | None = None,
-) -> None:
+) -> bool:
     """Settle what is left of a received batch, chunk by chunk, each its own transaction.
 
     A chunk that cannot be stored is settled line by line, and the line that cannot be is held.
@@ -168,6 +173,8 @@ def settle_batch(
     Shapes:  ``lines`` are all lines of the batch, from whoever has just stored them; without them
              they are read from the store. What is stored counts: lines read again from the same
              bytes, at another time, may be others.
+    Returns: whether held lines may have waited for any of it. Of what was settled before, by
+             somebody who may not have come to look for them, nobody knows: so they may.
     """
     if lines is None:
         ordered = _stored_in_order(store_id, batch_id)
@@ -181,6 +188,7 @@ def settle_batch(
             is_settled = _settle_line_by_line(
                 store_id, batch_id, ordered, keyring, now, chunk_lines
             )
+    return ordered is None or ordered.may_end_a_wait
 
 
 def _settle_line_by_line(
@@ -477,17 +485,20 @@ def _settle_chunk(
     """
     batch = batches.lock(connection, store_id, batch_id)
     if batch is None or batch.settled_at is not None:
+        ordered.may_end_a_wait = True
         return True
     chunk = ordered[batch.settled_count : batch.settled_count + chunk_lines]
     if ordered.context is None:  # as it was when the batch was received: the same for each chunk
         terminal_ids = ordered.terminal_ids
         ordered.context = _context(connection, batch, terminal_ids, keyring, now)
+        ordered.may_end_a_wait = batch.settled_count > 0
     context = replace(ordered.context)  # the grants that a chunk verifies go with it
     found, known = _load(connection, store_id, chunk, context)
     if is_held_back and isinstance(chunk[0], Line):
         settlement = hold_back(chunk[0], known, context)
     else:
         settlement = settle(chunk, found, known, context)
+    ordered.may_end_a_wait = ordered.may_end_a_wait or settlement.may_end_a_wait
     judged = list(zip(chunk, settlement.results, strict=True))
     with connection.pipeline():
         # Results first: they open the cases that a void further down the chunk closes.
@@ -574,7 +585,7 @@ def _look_for_gaps(
     """
     terminal_ids = ordered.terminal_ids
     gaps: dict[str, list[str]] = {}
-    continued = journals.read(connection, batch.store_id, terminal_ids)
+    continued = journals.read_with_gaps(connection, batch.store_id, terminal_ids)
     for (terminal_id, journal_id), journal in continued.items():
         for first, last in journal.gaps():
             gaps.setdefault(terminal_id, []).append(f"{journal_id} {first}-{last}")
