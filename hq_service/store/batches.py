@@ -8,7 +8,7 @@ from dataclasses import replace
 from datetime import datetime
 from itertools import groupby
 from operator import itemgetter
-from typing import Any, NamedTuple
+from typing import Any, LiteralString, NamedTuple
 
 import orjson
 from sqlalchemy import select
@@ -73,7 +73,7 @@ def packed_part(lines: Sequence[Line | UnreadableLine]) -> bytes:
 
 def get(connection: Connection, store_id: str, batch_id: str) -> Batch | None:
     """Return the header of a batch, None if HQ never received it. It belongs to no session."""
-    return _header("read_batch", connection, store_id, batch_id)
+    return _header(statement("read_batch"), connection, store_id, batch_id)
 
 
 def lock(connection: Connection, store_id: str, batch_id: str) -> Batch | None:
@@ -81,11 +81,13 @@ def lock(connection: Connection, store_id: str, batch_id: str) -> Batch | None:
 
     What is changed on it is written by `update`.
     """
-    return _header("lock_batch", connection, store_id, batch_id)
+    return _header(statement("lock_batch"), connection, store_id, batch_id)
 
 
-def _header(name: str, connection: Connection, store_id: str, batch_id: str) -> Batch | None:
-    cursor = connection.execute(statement(name), {"store_id": store_id, "batch_id": batch_id})
+def _header(
+    query: LiteralString, connection: Connection, store_id: str, batch_id: str
+) -> Batch | None:
+    cursor = connection.execute(query, {"store_id": store_id, "batch_id": batch_id})
     row = cursor.fetchone()
     names = [column.name for column in cursor.description or ()]
     return Batch(**dict(zip(names, row, strict=True))) if row else None
