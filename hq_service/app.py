@@ -111,12 +111,12 @@ def create_app(settings: Settings) -> Flask:
 
 
 def engine_options(settings: Settings) -> dict[str, Any]:
-    """Return how connections are pooled: one per request thread, checked before use."""
+    """Return how connections are pooled: one per request thread; `database.listen` checks each
+    before use."""
     return {
         "pool_size": settings.threads,
         "max_overflow": 2,
         "pool_timeout": 3,
-        "pool_pre_ping": True,
         # An error's text goes to logs; what was bound to a statement must not.
         "hide_parameters": True,
         "connect_args": {"connect_timeout": 3, "application_name": "hq-service"},

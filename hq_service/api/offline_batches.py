@@ -125,9 +125,8 @@ def _settled(
         settle_in_background(store_id, batch_id)
         return written(202, _members(state))
     settle_now(store_id, batch_id, received_at, lines.kept if is_new else None)
-    state = offline_batches.state(store_id, batch_id, actor)
-    members = {**_members(state), "results": _all_results(state)}
-    return written(201 if is_new else 200, members)
+    state, results = offline_batches.state_with_lines(store_id, batch_id, actor, limit=len(lines))
+    return written(201 if is_new else 200, {**_members(state), "results": results})
 
 
 def settle_now(store_id: str, batch_id: str, at: datetime, lines: Lines | None = None) -> None:
@@ -135,10 +134,11 @@ def settle_now(store_id: str, batch_id: str, at: datetime, lines: Lines | None =
 
     Shapes:  ``lines`` as `offline_batches.settle_batch` takes them.
     """
-    offline_batches.settle_store(
+    may_end_a_wait = offline_batches.settle_store(
         store_id, batch_id, keyring(), at, chunk_lines=settings().settle_chunk_lines, lines=lines
     )
-    waiting.judge_again_behind(keyring(), at)
+    if may_end_a_wait:
+        waiting.judge_again_behind(keyring(), at)
 
 
 def settle_in_background(store_id: str, batch_id: str) -> None:
@@ -241,14 +241,3 @@ def _members(state: BatchState) -> Answer:
             for (terminal_id, journal_id), journal in state.journals.items()
         ],
     }
-
-
-def _all_results(state: BatchState) -> list[Answer]:
-    results, _ = offline_batches.lines(
-        state.store_id,
-        state.batch_id,
-        auth.current_actor(),
-        after=-1,
-        limit=state.lines_count,
-    )
-    return results

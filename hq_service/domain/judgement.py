@@ -218,6 +218,23 @@ def judge(line: Line, instrument: Instrument | None, known: Known, context: Cont
     return judge_funding(line, instrument, known, context)
 
 
+def may_be_a_repeat(line: Line, journals: Mapping[tuple[str, str], Journal]) -> bool:
+    """Tell whether a line is worth being looked up before anything is locked for it: it moves money
+    (row 2 decides on it) and its number in the journal has arrived before.
+
+    Shapes:  ``journals`` (terminal, journal) -> what has arrived of it.
+    """
+    place = line.place
+    if place is None or line.status != TransactionStatus.CONCLUDED:
+        return False
+    journal = journals.get((place.terminal_id, place.journal_id))
+    return (
+        journal is not None
+        and place.sequence in journal
+        and line.operation not in (Operation.VOID, Operation.RELEASE)
+    )
+
+
 def judge_funding(
     line: Line, instrument: Instrument | None, known: Known, context: Context
 ) -> Judgement:

@@ -105,6 +105,21 @@ class LineResult:
     undone: Content | None = None
     forfeited_minor: int = 0
 
+    def repeated(self) -> LineResult:
+        """Return what is answered when the line comes again."""
+        return LineResult(
+            Outcome.DUPLICATE,
+            self.codes,
+            self.funded_minor,
+            self.shortfall_minor,
+            self.balance_after_minor,
+            self.case_id,
+            self.remainder_id,
+            self.outcome,
+            None,
+            self.forfeited_minor,
+        )
+
     @property
     def needs_case(self) -> bool:
         """Tell whether the line leaves a question for an administrator."""

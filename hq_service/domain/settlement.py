@@ -75,6 +75,13 @@ class Settlement:
     closed_cases: dict[UUID, str] = field(default_factory=dict)
     journals: dict[tuple[str, str], Journal] = field(default_factory=dict)
 
+    @property
+    def may_end_a_wait(self) -> bool:
+        """Tell whether held lines may have waited for this: money moved, or a line is held now and
+        what it waits for may have come meanwhile.
+        """
+        return bool(self.postings) or any(one.outcome == Outcome.HELD for one in self.results)
+
 
 def settle(
     lines: Sequence[Line | UnreadableLine],
@@ -268,12 +275,7 @@ class _Fold:
     def result_of(self, line: Line, judgement: Judgement) -> LineResult:
         """Return what is answered for a line."""
         if judgement.original is not None:
-            return replace(
-                judgement.original,
-                outcome=judgement.outcome,
-                original_outcome=judgement.original.outcome,
-                undone=None,
-            )
+            return judgement.original.repeated()
         result = LineResult(
             judgement.outcome,
             judgement.codes,

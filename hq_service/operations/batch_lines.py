@@ -10,6 +10,7 @@ from datetime import datetime
 from itertools import islice
 
 from hq_service.domain.errors import InvalidRequest, MalformedBody
+from hq_service.domain.judgement import Context
 from hq_service.domain.keyring import Keyring
 from hq_service.domain.model import Line, UnreadableLine
 from hq_service.domain.reading import (
@@ -163,7 +164,8 @@ class OrderedLines:
     """The lines of a batch in the order in which they are settled, at hand or taken as needed.
 
     Shapes: ``positions`` are their places in the sender's array, in that order; ``at_hand`` all
-            the lines, or none of them.
+            the lines, or none of them; ``context`` is what all of them are judged by, None until
+            it is known; ``may_end_a_wait`` whether held lines may have waited for what was settled.
     """
 
     def __init__(
@@ -175,6 +177,8 @@ class OrderedLines:
         at_hand: Lines = (),
     ) -> None:
         self.terminal_ids = terminal_ids
+        self.context: Context | None = None
+        self.may_end_a_wait = False
         self._batch = (store_id, batch_id)
         self._positions = positions
         self._window, self._window_start = at_hand, 0

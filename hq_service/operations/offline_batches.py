@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from array import array
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import pairwise
@@ -20,7 +20,7 @@ from uuid import UUID
 from hq_service.domain.actors import Actor
 from hq_service.domain.errors import Forbidden, InvalidRequest, NotFound, TooLarge
 from hq_service.domain.journals import Journal
-from hq_service.domain.judgement import Context, Known
+from hq_service.domain.judgement import Context, Known, may_be_a_repeat
 from hq_service.domain.keyring import Keyring
 from hq_service.domain.model import Instrument, Line, UnreadableLine
 from hq_service.domain.numbers import mask
@@ -43,6 +43,7 @@ from hq_service.store.database import (
     reading,
     transactional,
 )
+from hq_service.store.prepared import NotTried
 
 logger = logging.getLogger(__name__)
 
@@ -77,7 +78,7 @@ def receive(
     Raises:  Forbidden for another store; InvalidRequest ``batch_id_reused`` for other bytes under
              the same id.
     """
-    _require_store(envelope.store_id, actor)
+    _require_to_speak_for(envelope.store_id, actor)
     header = {
         "store_id": envelope.store_id,
         "batch_id": envelope.batch_id,
@@ -85,15 +86,15 @@ def receive(
         "lines_count": len(lines),
         "received_at": now,
         "received_by": actor.name,
-        "parameters_revision": parameters.latest_revision(envelope.store_id),
         "sender_terminal_id": actor.terminal_id,
         "control_totals": _control_totals(envelope.control_totals, lines.counted),
     }
     if actor.terminal_id is not None:
         terminals.touch(connection, envelope.store_id, actor.terminal_id, now)
-    if batches.receive(header, lines.parts):
+    if batches.receive(connection, header, lines.parts):
         return True
-    known = batches.get(envelope.store_id, envelope.batch_id)
+    _require_store(envelope.store_id, actor)
+    known = batches.get(connection, envelope.store_id, envelope.batch_id)
     if known is None or known.body_sha256 != envelope.body_sha256:
         raise InvalidRequest(code="batch_id_reused")
     confirm_durable(connection)
@@ -108,16 +109,21 @@ def settle_store(
     *,
     chunk_lines: int,
     lines: Lines | None = None,
-) -> None:
+) -> bool:
     """Settle a batch, after every other unsettled one of its store, in order of arrival.
 
     Another one that cannot be settled is logged and stays for `settle_pending`: it must not keep
     this one waiting. ``lines`` are as in `settle_batch`.
+
+    Returns: whether held lines may have waited for any of it.
     """
-    for pending_store_id, pending_batch_id in _unsettled(store_id):
-        if pending_batch_id != batch_id:
-            _try(pending_store_id, pending_batch_id, keyring, now, chunk_lines)
-    settle_batch(store_id, batch_id, keyring, now, chunk_lines=chunk_lines, lines=lines)
+    others = [one for one in _unsettled_of(store_id) if one != batch_id]
+    for pending_batch_id in others:
+        _try(store_id, pending_batch_id, keyring, now, chunk_lines)
+    may_end_a_wait = settle_batch(
+        store_id, batch_id, keyring, now, chunk_lines=chunk_lines, lines=lines
+    )
+    return bool(others) or may_end_a_wait
 
 
 def settle_pending(
@@ -159,7 +165,7 @@ def settle_batch(
     *,
     chunk_lines: int,
     lines: Lines | None = None,
-) -> None:
+) -> bool:
     """Settle what is left of a received batch, chunk by chunk, each its own transaction.
 
     A chunk that cannot be stored is settled line by line, and the line that cannot be is held.
@@ -167,6 +173,8 @@ def settle_batch(
     Shapes:  ``lines`` are all lines of the batch, from whoever has just stored them; without them
              they are read from the store. What is stored counts: lines read again from the same
              bytes, at another time, may be others.
+    Returns: whether held lines may have waited for any of it. Of what was settled before, by
+             somebody who may not have come to look for them, nobody knows: so they may.
     """
     if lines is None:
         ordered = _stored_in_order(store_id, batch_id)
@@ -180,6 +188,7 @@ def settle_batch(
             is_settled = _settle_line_by_line(
                 store_id, batch_id, ordered, keyring, now, chunk_lines
             )
+    return ordered is None or ordered.may_end_a_wait
 
 
 def _settle_line_by_line(
@@ -272,20 +281,21 @@ def state(connection: Connection, store_id: str, batch_id: str, actor: Actor) ->
 
     Raises:  NotFound: the same for a batch that does not exist and for another store's.
     """
-    batch = batches.get(store_id, batch_id) if actor.speaks_for_store(store_id) else None
-    if batch is None:
-        raise NotFound(code="batch_not_found")
-    counts, names = batches.read_progress(connection, store_id, batch_id)
-    return BatchState(
-        store_id=batch.store_id,
-        batch_id=batch.batch_id,
-        received_at=batch.received_at,
-        settled_at=batch.settled_at,
-        lines_count=batch.lines_count,
-        settled_count=batch.settled_count,
-        counts=counts,
-        journals=journals.read_named(connection, store_id, names) if names else {},
-    )
+    batch = _known_to(connection, store_id, batch_id, actor)
+    return _state(connection, batch)
+
+
+@reading
+def state_with_lines(
+    connection: Connection, store_id: str, batch_id: str, actor: Actor, *, limit: int
+) -> tuple[BatchState, list[dict[str, Any]]]:
+    """Return how far a batch is settled, and its lines as `lines` does, from the first on.
+
+    Raises:  NotFound, as `state` does.
+    """
+    batch = _known_to(connection, store_id, batch_id, actor)
+    state_now = _state(connection, batch)
+    return state_now, _told_lines(connection, batch, after=-1, limit=limit)
 
 
 @reading
@@ -300,13 +310,39 @@ def lines(
 
     Raises:  NotFound, as `state` does.
     """
-    batch = batches.get(store_id, batch_id) if actor.speaks_for_store(store_id) else None
-    if batch is None:
-        raise NotFound(code="batch_not_found")
-    found = batches.read_lines(connection, store_id, batch_id, after=after, limit=limit)
-    told = [one for place, one in enumerate(found, start=after + 1) if one["position"] == place]
+    batch = _known_to(connection, store_id, batch_id, actor)
+    told = _told_lines(connection, batch, after=after, limit=limit)
     last = told[-1]["position"] if told else after
     return told, None if last >= batch.lines_count - 1 else last
+
+
+def _known_to(connection: Connection, store_id: str, batch_id: str, actor: Actor) -> Batch:
+    is_theirs = actor.speaks_for_store(store_id)
+    batch = batches.get(connection, store_id, batch_id) if is_theirs else None
+    if batch is None:
+        raise NotFound(code="batch_not_found")
+    return batch
+
+
+def _state(connection: Connection, batch: Batch) -> BatchState:
+    counts, names = batches.read_progress(connection, batch.store_id, batch.batch_id)
+    return BatchState(
+        store_id=batch.store_id,
+        batch_id=batch.batch_id,
+        received_at=batch.received_at,
+        settled_at=batch.settled_at,
+        lines_count=batch.lines_count,
+        settled_count=batch.settled_count,
+        counts=counts,
+        journals=journals.read_named(connection, batch.store_id, names) if names else {},
+    )
+
+
+def _told_lines(
+    connection: Connection, batch: Batch, *, after: int, limit: int
+) -> list[dict[str, Any]]:
+    found = batches.read_lines(connection, batch.store_id, batch.batch_id, after=after, limit=limit)
+    return [one for place, one in enumerate(found, start=after + 1) if one["position"] == place]
 
 
 def settlement_order(line: Line | UnreadableLine | Standing) -> tuple[str, str, int, int]:
@@ -320,9 +356,20 @@ def settling_context(
     connection: Connection, batch: Batch, lines: Lines, keyring: Keyring, now: datetime
 ) -> Context:
     """Return what lines of a batch are judged by: how things were when it was received."""
-    speaking = {line.place.terminal_id for line in lines if line.place is not None}
+    terminal_ids = {line.place.terminal_id for line in lines if line.place is not None}
+    return _context(connection, batch, terminal_ids, keyring, now)
+
+
+def _context(
+    connection: Connection,
+    batch: Batch,
+    terminal_ids: Set[str],
+    keyring: Keyring,
+    now: datetime,
+) -> Context:
+    speaking = terminal_ids
     if batch.sender_terminal_id is not None:
-        speaking &= {batch.sender_terminal_id}
+        speaking = speaking & {batch.sender_terminal_id}
     known = terminals.of_store(connection, batch.store_id, speaking, batch.received_at)
     return Context(
         received_at=batch.received_at,
@@ -349,8 +396,18 @@ def named_lock_ids(readable: Sequence[Line], context: Context) -> list[tuple[int
 
 
 def _require_store(store_id: str, actor: Actor) -> None:
-    if not actor.speaks_for_store(store_id) or not terminals.store_exists(store_id):
-        raise Forbidden("This API key may not speak for that store.", code="foreign_store")
+    _require_to_speak_for(store_id, actor)
+    if not terminals.store_exists(store_id):
+        raise _foreign_store()
+
+
+def _require_to_speak_for(store_id: str, actor: Actor) -> None:
+    if not actor.speaks_for_store(store_id):
+        raise _foreign_store()
+
+
+def _foreign_store() -> Forbidden:
+    return Forbidden("This API key may not speak for that store.", code="foreign_store")
 
 
 def _control_totals(sent: ControlTotals | None, counted: ControlTotals) -> dict[str, Any] | None:
@@ -366,6 +423,13 @@ def _control_totals(sent: ControlTotals | None, counted: ControlTotals) -> dict[
     }
 
 
+def _unsettled_of(store_id: str) -> list[str]:
+    try:
+        return batches.unsettled_at_once(store_id)
+    except NotTried:
+        return [batch_id for _, batch_id in _unsettled(store_id)]
+
+
 @reading
 def _unsettled(_connection: Connection, store_id: str | None) -> list[tuple[str, str]]:
     return batches.unsettled(store_id)
@@ -378,12 +442,12 @@ def _in_order(store_id: str, batch_id: str, lines: Lines) -> OrderedLines:
 
 
 @reading
-def _stored_in_order(_connection: Connection, store_id: str, batch_id: str) -> OrderedLines | None:
+def _stored_in_order(connection: Connection, store_id: str, batch_id: str) -> OrderedLines | None:
     """Return the lines of a stored batch in order, None if nothing of it is left to settle.
 
     Of lines that came in order nothing is kept, of others their places alone.
     """
-    batch = batches.get(store_id, batch_id)
+    batch = batches.get(connection, store_id, batch_id)
     if batch is None or batch.settled_at is not None:
         return None
     names: dict[str, str] = {}  # each of them once, and not once for each line
@@ -421,14 +485,20 @@ def _settle_chunk(
     """
     batch = batches.lock(connection, store_id, batch_id)
     if batch is None or batch.settled_at is not None:
+        ordered.may_end_a_wait = True
         return True
     chunk = ordered[batch.settled_count : batch.settled_count + chunk_lines]
-    context = settling_context(connection, batch, chunk, keyring, now)
+    if ordered.context is None:  # as it was when the batch was received: the same for each chunk
+        terminal_ids = ordered.terminal_ids
+        ordered.context = _context(connection, batch, terminal_ids, keyring, now)
+        ordered.may_end_a_wait = batch.settled_count > 0
+    context = replace(ordered.context)  # the grants that a chunk verifies go with it
     found, known = _load(connection, store_id, chunk, context)
     if is_held_back and isinstance(chunk[0], Line):
         settlement = hold_back(chunk[0], known, context)
     else:
         settlement = settle(chunk, found, known, context)
+    ordered.may_end_a_wait = ordered.may_end_a_wait or settlement.may_end_a_wait
     judged = list(zip(chunk, settlement.results, strict=True))
     with connection.pipeline():
         # Results first: they open the cases that a void further down the chunk closes.
@@ -458,7 +528,15 @@ def _load(
         settlements.plan_by_index(connection)
         continued = journals.load_for_update(connection, store_id, names) if names else {}
     readable = [line for line in chunk if isinstance(line, Line)]
-    found, known = settlements.load(connection, readable, named_lock_ids(readable, context))
+    again = [line for line in readable if may_be_a_repeat(line, continued)]
+    # Most often all or none of a chunk. What is posted already stays posted: it needs no row lock.
+    repeats, positions = settlements.read_repeats(connection, again) if again else ({}, set())
+    others = [line for line in readable if line.position not in positions]
+    found: dict[UUID, Instrument] = {}
+    known = Known()
+    if others:
+        found, known = settlements.load(connection, others, named_lock_ids(others, context))
+    known.results = {**repeats, **known.results}
     known.journals = continued
     return found, known
 
@@ -507,7 +585,7 @@ def _look_for_gaps(
     """
     terminal_ids = ordered.terminal_ids
     gaps: dict[str, list[str]] = {}
-    continued = journals.read(connection, batch.store_id, terminal_ids)
+    continued = journals.read_with_gaps(connection, batch.store_id, terminal_ids)
     for (terminal_id, journal_id), journal in continued.items():
         for first, last in journal.gaps():
             gaps.setdefault(terminal_id, []).append(f"{journal_id} {first}-{last}")

@@ -84,7 +84,7 @@ def tell(
     ended = stories.ended_locks(instrument_id, key, limit=ENDED_LOCKS_MAX) if instrument_id else []
     return Story(
         case=case,
-        batch=_batch_of(case),
+        batch=_batch_of(connection, case),
         received=received,
         result=result,
         instrument=instrument,
@@ -98,8 +98,10 @@ def tell(
     )
 
 
-def _batch_of(case: Case) -> ReceivedBatch | None:
-    found: Batch | None = batches.get(case.store_id, case.batch_id) if case.batch_id else None
+def _batch_of(connection: Connection, case: Case) -> ReceivedBatch | None:
+    if case.batch_id is None:
+        return None
+    found: Batch | None = batches.get(connection, case.store_id, case.batch_id)
     if found is None:
         return None
     return ReceivedBatch(

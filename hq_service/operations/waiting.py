@@ -81,7 +81,7 @@ def _judge_line_again(
     now: datetime,
 ) -> bool:
     case = cases.lock(connection, case_id)
-    batch = batches.get(store_id, batch_id)
+    batch = batches.get(connection, store_id, batch_id)
     line = batches.line_at(store_id, batch_id, position)
     if case is None or case.resolved_at is not None or batch is None:
         return False

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from itertools import groupby
 from operator import itemgetter
-from typing import Any, NamedTuple
+from typing import Any, LiteralString, NamedTuple
 
 import orjson
 from sqlalchemy import select
-from sqlalchemy.dialects.postgresql import insert
 
 from hq_service.domain.model import BusinessKey, Line, Place, Tender, UnreadableLine
 from hq_service.domain.numbers import bucket_of, uuid_of
 from hq_service.domain.outcomes import LineResult
-from hq_service.store import tables
+from hq_service.store import prepared, tables
 from hq_service.store.arrays import array
 from hq_service.store.database import Connection, db
 from hq_service.store.settlements import original_arrays
@@ -39,22 +38,29 @@ class Standing(NamedTuple):
     position: int
 
 
-def receive(header: dict[str, Any], parts: Sequence[bytes]) -> bool:
+def receive(connection: Connection, header: Mapping[str, Any], parts: Sequence[bytes]) -> bool:
     """Store a batch as received, its lines in parts; tell whether it is new.
 
-    One with the same id that is there already is left as it is, whatever its content.
+    One with the same id that is there already is left as it is, whatever its content; of a store
+    that HQ does not know nothing is stored.
     """
-    created = db.session.scalar(
-        insert(Batch).values(**header).on_conflict_do_nothing().returning(Batch.batch_id)
+    totals = header["control_totals"]
+    created = connection.execute(
+        statement("receive_batch"),
+        {**header, "control_totals": None if totals is None else _json(totals)},
     )
-    if created is None:
+    if not created.rowcount:
         return False
     for part, lines in enumerate(parts):
         # One by one: together they would be in memory once more, on their way.
-        db.session.execute(
-            insert(OfflineBatchPart).values(
-                store_id=header["store_id"], batch_id=header["batch_id"], part=part, lines=lines
-            )
+        connection.execute(
+            statement("insert_batch_part"),
+            {
+                "store_id": header["store_id"],
+                "batch_id": header["batch_id"],
+                "part": part,
+                "lines": lines,
+            },
         )
     return True
 
@@ -65,19 +71,23 @@ def packed_part(lines: Sequence[Line | UnreadableLine]) -> bytes:
     return bytes(memoryview(written))  # as written it keeps up to twice the memory
 
 
-def get(store_id: str, batch_id: str) -> Batch | None:
-    """Return the header of a batch, None if HQ never received it."""
-    return db.session.get(Batch, (store_id, batch_id), populate_existing=True)
+def get(connection: Connection, store_id: str, batch_id: str) -> Batch | None:
+    """Return the header of a batch, None if HQ never received it. It belongs to no session."""
+    return _header(statement("read_batch"), connection, store_id, batch_id)
 
 
 def lock(connection: Connection, store_id: str, batch_id: str) -> Batch | None:
     """Return the header of a batch with its row lock: one settles it at a time.
 
-    It belongs to no session: what is changed on it is written by `update`.
+    What is changed on it is written by `update`.
     """
-    cursor = connection.execute(
-        statement("lock_batch"), {"store_id": store_id, "batch_id": batch_id}
-    )
+    return _header(statement("lock_batch"), connection, store_id, batch_id)
+
+
+def _header(
+    query: LiteralString, connection: Connection, store_id: str, batch_id: str
+) -> Batch | None:
+    cursor = connection.execute(query, {"store_id": store_id, "batch_id": batch_id})
     row = cursor.fetchone()
     names = [column.name for column in cursor.description or ()]
     return Batch(**dict(zip(names, row, strict=True))) if row else None
@@ -103,6 +113,17 @@ def unsettled(store_id: str | None = None) -> list[tuple[str, str]]:
         wanted = wanted.where(Batch.store_id == store_id)
     rows = db.session.execute(wanted.order_by(Batch.received_at, Batch.batch_id))
     return [(row.store_id, row.batch_id) for row in rows]
+
+
+def unsettled_at_once(store_id: str) -> list[str]:
+    """Return the batches of a store that are received and not settled, in order of arrival.
+
+    Raises:  NotTried when the database is away.
+    """
+    row = prepared.read("read_unsettled", (store_id,))
+    assert row is not None  # an aggregate without GROUP BY has one row
+    batch_ids: list[str] = row[0]
+    return batch_ids
 
 
 def standings(store_id: str, batch_id: str, lines_count: int) -> Iterator[Standing]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import random
+import select
 import time
 import weakref
 from collections.abc import Callable
@@ -95,6 +96,19 @@ def listen(engine: Engine) -> None:
                 _unconfirmed.add(found)
 
         connection.add_notice_handler(noticed)
+
+    @event.listens_for(engine, "checkout")
+    def checked_out(connection: Connection, _record: object, _proxy: object) -> None:
+        # The only thing that the server says unasked is good-bye. To ask it whether it is still
+        # there would be a round trip for every transaction; the pool connects anew instead.
+        if connection.closed or _has_spoken(connection):
+            raise sqlalchemy.exc.DisconnectionError
+
+
+def _has_spoken(connection: Connection) -> bool:
+    poll = select.poll()
+    poll.register(connection.pgconn.socket, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def transactional(operation: Callable[Concatenate[Connection, P], R]) -> Callable[P, R]:

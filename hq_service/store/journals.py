@@ -41,15 +41,17 @@ def update(connection: Connection, store_id: str, journals: Mapping[Name, Journa
     )
 
 
-def read(
-    connection: Connection, store_id: str, terminal_ids: Iterable[str] | None = None
+def read(connection: Connection, store_id: str) -> dict[Name, Journal]:
+    """Return the journals of a store."""
+    return _journals(connection.execute(statement("read_journals"), {"store_id": store_id}))
+
+
+def read_with_gaps(
+    connection: Connection, store_id: str, terminal_ids: Iterable[str]
 ) -> dict[Name, Journal]:
-    """Return the journals of a store, or of some of its terminals."""
-    wanted = {
-        "store_id": store_id,
-        "terminal_ids": None if terminal_ids is None else array(terminal_ids),
-    }
-    return _journals(connection.execute(statement("read_journals"), wanted))
+    """Return those journals of some terminals of which something is missing."""
+    wanted = {"store_id": store_id, "terminal_ids": array(terminal_ids)}
+    return _journals(connection.execute(statement("read_journals_with_gaps"), wanted))
 
 
 def read_named(connection: Connection, store_id: str, names: Iterable[Name]) -> dict[Name, Journal]:

@@ -146,7 +146,7 @@ class _Kept:
 _kept: weakref.WeakKeyDictionary[Engine, _Kept] = weakref.WeakKeyDictionary()
 
 
-# Asked with every batch and every chunk of it: put together once.
+# Asked with every batch: put together once.
 _NEWEST = select(func.coalesce(func.max(Revision.revision), 0)).where(
     or_(Revision.store_id.is_(None), Revision.store_id == bindparam("store_id"))
 )

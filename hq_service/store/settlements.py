@@ -129,6 +129,37 @@ def read_results(
     return _read_results(connection, _key_arrays(keys))
 
 
+def read_repeats(
+    connection: Connection, lines: Sequence[Line]
+) -> tuple[dict[BusinessKey, dict[Content, LineResult]], set[int]]:
+    """Return what was posted of lines that come again, by key and content, and the positions of
+    these lines; nothing is locked.
+
+    Of those only that leave nothing to be done: whose terminal has no lock on the instrument.
+    """
+    rows = connection.execute(
+        statement("read_repeats"),
+        {
+            "store_ids": array(line.key.store_id for line in lines),
+            "terminal_ids": array(line.key.terminal_id for line in lines),
+            "transaction_ids": array(line.key.transaction_id for line in lines),
+            "lines": array(line.key.line for line in lines),
+        },
+        binary=True,
+    )
+    repeats: dict[BusinessKey, dict[Content, LineResult]] = {}
+    positions: set[int] = set()
+    for row in rows.fetchall():
+        line = lines[row[0] - 1]
+        content = line.content
+        original = BusinessKey(*row[5:9]) if row[5] is not None else None
+        if content == (*row[1:5], original):
+            positions.add(line.position)
+            result = _known_result(Outcome.APPLIED, line.key, content, row[9:])
+            repeats[line.key] = {content: result}
+    return repeats, positions
+
+
 def _read_results(
     connection: Connection, keys: Mapping[str, str]
 ) -> dict[BusinessKey, dict[Content, LineResult]]:
@@ -148,7 +179,13 @@ def _known_line(outcome: Outcome, row: Sequence[Any]) -> tuple[BusinessKey, Cont
     key = BusinessKey(*row[:4])
     original = BusinessKey(*row[8:12]) if row[8] is not None else None
     content = Content(row[4], row[5], row[6], row[7], original)
-    codes, funded_minor, shortfall_minor, balance_after_minor, *rest = row[12:]
+    return key, content, _known_result(outcome, key, content, row[12:])
+
+
+def _known_result(
+    outcome: Outcome, key: BusinessKey, content: Content, row: Sequence[Any]
+) -> LineResult:
+    codes, funded_minor, shortfall_minor, balance_after_minor, *rest = row
     remainder_id, forfeited_minor, *held = rest
     result = LineResult(
         outcome,
@@ -156,13 +193,13 @@ def _known_line(outcome: Outcome, row: Sequence[Any]) -> tuple[BusinessKey, Cont
         funded_minor,
         shortfall_minor,
         balance_after_minor,
-        case_id=held[0] if held else None,
-        remainder_id=remainder_id,
+        held[0] if held else None,
+        remainder_id,
         forfeited_minor=forfeited_minor,
     )
     if result.case_id is None and result.needs_case:
         result.case_id = case_id_of(key, content)
-    return key, content, result
+    return result
 
 
 def _read_locks_that_are_gone(

@@ -486,7 +486,9 @@ INSTRUMENT_KEY = ("instruments.bucket", "instruments.instrument_id")
 
 
 class LiveLock(OfInstrument, Base):
-    """A live lock, for lists and exposure; never consulted for a decision."""
+    """A live lock, for lists and exposure; never consulted for a decision, but for whether there is
+    an instrument to be looked at when a line is repeated.
+    """
 
     __tablename__ = "live_locks"
     lock_id: Mapped[UUID]

@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
+from hq_service.domain.errors import Unavailable
 from hq_service.domain.settlement import settle
 from hq_service.operations import waiting
 from tests.acting import issue_by_hq, loaded, posted, redeemed, settled, unissued_card
-from tests.support import Card, Hq, Till
+from tests.support import Card, Hq, Till, a_name
 
 pytestmark = pytest.mark.usefixtures("whole_afterwards")
 
@@ -143,3 +144,25 @@ def test_a_line_that_cannot_be_judged_stops_neither_the_batch_nor_the_next_line(
     something_arrives(hq)
     assert hq.case(cases[1])["outcome"] == "applied"
     assert hq.balance(cards[1]) == 45
+
+
+def test_a_batch_behind_which_nobody_could_look_is_looked_behind_when_it_comes_again(
+    hq: Hq, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    till, card = hq.till(), hq.issue(100)
+    waits = settled(hq, till, refund_of(till, card, "W1"))
+    assert waits["codes"] == ["unknown_original"]
+    original, batch_id = till.offline_line(card, "X1", 5), a_name("batch")
+    with monkeypatch.context() as patch:
+        patch.setattr(waiting, "judge_again", away)
+        assert hq.post_batch(till.store_id, [original], batch_id).status_code == 201
+    assert hq.case(waits["case_id"])["outcome"] == "held"
+    # Another batch in which nothing is new brings nothing that somebody may wait for.
+    assert hq.post_batch(till.store_id, [original]).status_code == 201
+    assert hq.case(waits["case_id"])["outcome"] == "held"
+    assert hq.post_batch(till.store_id, [original], batch_id).status_code == 200
+    assert hq.case(waits["case_id"])["outcome"] == "applied"
+
+
+def away(*_: Any) -> int:
+    raise Unavailable("away")

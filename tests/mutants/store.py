@@ -14,6 +14,7 @@ RACES = "tests/concurrency/test_races.py"
 ONE_KEY_ON_TWO_CARDS = (
     f"{RACES}::test_of_one_key_redeemed_on_two_cards_of_one_bucket_at_once_one_is_refused",
 )
+REPEATS = "tests/integration/test_repeated_lines.py"
 ANSWERED_QUESTION = (
     f"{GUARDS}::test_a_question_that_was_answered_is_not_asked_again_when_its_line_comes_again",
 )
@@ -57,6 +58,22 @@ STORE = (
             f"{GUARDS}::test_a_chunk_that_waited_for_a_card_knows_what_was_posted_meanwhile",
             f"{RACES}::test_a_batch_and_an_online_redemption_of_one_key_post_once",
         ),
+    ),
+    Mutant(
+        "a-repeat-never-frees-a-lock",
+        "What is posted is posted: a line that comes again is looked up, and that is all.",
+        f"{SQL}/read_repeats.sql",
+        " WHERE NOT EXISTS (SELECT 1\n",
+        " WHERE true OR EXISTS (SELECT 1\n",
+        (f"{REPEATS}::test_a_repeat_frees_the_lock_of_its_own_line_and_no_other",),
+    ),
+    Mutant(
+        "a-repeat-is-known-by-its-key",
+        "A line whose number and key have arrived is a repeat, whatever it says.",
+        SETTLEMENTS,
+        "        if content == (*row[1:5], original):\n",
+        "        if content:\n",
+        (f"{REPEATS}::test_another_sale_under_the_number_and_the_key_of_one_that_arrived_is_held",),
     ),
     Mutant(
         "the-original-of-a-refund-is-not-locked",
