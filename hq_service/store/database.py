@@ -56,8 +56,8 @@ db = SQLAlchemy(model_class=Base)
 watchdog = CommitWatchdog()
 
 # Connections that are committing, and those of them whose commit was told to stop waiting.
-_committing: weakref.WeakSet[Connection] = weakref.WeakSet()
-_unconfirmed: weakref.WeakSet[Connection] = weakref.WeakSet()
+_committing: set[Connection] = set()
+_unconfirmed: set[Connection] = set()
 
 
 _engine_at_work: ContextVar[Engine | None] = ContextVar("engine_at_work", default=None)
