@@ -82,6 +82,7 @@ _DENIED = (
     "NULL",
     "true",
     "1",
+    "1",
 )
 DENIED_LOCK = with_values("lock_at_once", *_DENIED)
 DENIED_LOCK_FOR_UPDATE = f"SELECT bench_lock_for_update({', '.join(_DENIED)})\n"
@@ -90,7 +91,8 @@ LOCK_FOR_UPDATE_FUNCTION = """
 CREATE OR REPLACE FUNCTION bench_lock_for_update(
     p_key_id text, p_secret bytea, p_store_id text, p_terminal_id text, p_transaction_id text,
     p_line int, p_bucket int, p_instrument_id uuid, p_kind text, p_lock_id uuid, p_at timestamptz,
-    p_until timestamptz, p_revision int, p_support boolean, p_acknowledged int
+    p_until timestamptz, p_revision int, p_support boolean, p_acknowledged int,
+    p_parameters int
 ) RETURNS uuid LANGUAGE plpgsql AS $$
 DECLARE told record;
 BEGIN
@@ -99,7 +101,8 @@ BEGIN
         FOR UPDATE;
     SELECT * INTO told FROM lock_at_once(
         p_key_id, p_secret, p_store_id, p_terminal_id, p_transaction_id, p_line, p_bucket,
-        p_instrument_id, p_kind, p_lock_id, p_at, p_until, p_revision, p_support, p_acknowledged
+        p_instrument_id, p_kind, p_lock_id, p_at, p_until, p_revision, p_support, p_acknowledged,
+        p_parameters
     );
     RETURN told.lock_id;
 END $$

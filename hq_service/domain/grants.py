@@ -22,6 +22,7 @@ from hq_service.domain.model import BusinessKey
 
 VERSION = "g1"
 GRANT_LENGTH_MAX = 1024
+_WRITER = json.JSONEncoder(separators=(",", ":"))
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -87,7 +88,7 @@ def sign(grant: Grant, keys: GrantKeys) -> str:
         _microseconds(grant.issued_at),
         _microseconds(grant.until),
     ]
-    payload = _encode(json.dumps(fields, separators=(",", ":")).encode("utf-8"))
+    payload = _encode(_WRITER.encode(fields).encode("utf-8"))
     signed = f"{VERSION}.{key_id}.{payload}"
     return f"{signed}.{_encode(hmac.digest(secret, signed.encode('ascii'), hashlib.sha256))}"
 

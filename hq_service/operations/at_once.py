@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from hq_service.domain.actors import Actor, Presented
-from hq_service.domain.errors import HqError, OutcomeUnknown, Refused
+from hq_service.domain.errors import HqError, OutcomeUnknown, Refused, Unavailable
 from hq_service.domain.keyring import Keyring
 from hq_service.domain.locking import LockRequest, new_lock
 from hq_service.domain.model import BusinessKey, Instrument, InstrumentStatus
@@ -23,7 +23,7 @@ from hq_service.domain.parameters import Parameters
 from hq_service.operations.context import is_touch_due, touched_for
 from hq_service.operations.locks import LockAnswer, lock_answer, refusal_of
 from hq_service.store import at_once, parameters, terminals
-from hq_service.store.at_once import NotLocked, Seen
+from hq_service.store.at_once import NotLocked
 from hq_service.store.prepared import NotTried
 
 
@@ -91,14 +91,16 @@ def lock(
     instrument_id = keyring.instrument_id(kind, normalised_number)
     found = Instrument(instrument_id, kind, "", "", InstrumentStatus.ACTIVE, 0, 0, None, None)
     try:
-        terminal = terminals.register_facts(key.store_id, key.terminal_id)
-        if terminal is None:
+        register = terminals.register_facts(key.store_id, key.terminal_id)
+        if register is None:
             return None
+        in_force = _in_force(key.store_id, register.parameters_revision)
+        terminal = register.terminal
         acknowledged = terminal.acknowledged_revision
         granting = None if acknowledged is None else _in_force(key.store_id, acknowledged)
         taken = new_lock(request, found, terminal, granting, uuid7(now, os.urandom(10)), now)
-        locked = at_once.lock(taken, kind, instrument_id, terminal, presented)
-    except NotTried:
+        locked = at_once.lock(taken, kind, instrument_id, register, presented)
+    except (NotTried, Unavailable):
         terminals.forget_register_facts(key.store_id, key.terminal_id)
         return None
     if locked is None:
@@ -110,15 +112,11 @@ def lock(
         return None
     found.number_last4, found.currency = locked.number_last4, locked.currency
     found.balance_minor = taken.amount_minor = locked.balance_minor
-    try:
-        in_force, last_seen_at = _touched(key, locked.seen, now)
-    except HqError as error:
-        # The lock is given. Asked for again it is told again.
-        raise OutcomeUnknown(
-            "The lock is given, but the database went away before its answer was ready. Repeat the"
-            " request with the same business key."
-        ) from error
-    return lock_answer(found, taken, in_force, keyring, last_seen_at, is_new=True)
+    # It is given; the next request of the terminal tries again.
+    with suppress(HqError, NotTried):
+        _keep_seen(key, now)
+    # Whenever the terminal was seen before: from now on its lease runs.
+    return lock_answer(found, taken, in_force, keyring, now, is_new=True)
 
 
 def _refusal_of(request: LockRequest, told: NotLocked, now: datetime) -> Refused | None:
@@ -147,15 +145,10 @@ def inquire_balance(
 
 
 def _keep_seen(key: BusinessKey, now: datetime) -> None:
-    """Renew the terminal's lease, unless this process knows that that was done recently."""
-    if not terminals.is_known_as_seen(key.store_id, key.terminal_id, now):
-        _touched(key, at_once.seen(key.store_id, key.terminal_id), now)
-
-
-def _touched(key: BusinessKey, seen: Seen, now: datetime) -> tuple[Parameters, datetime | None]:
-    """Renew the terminal's lease, unless that was done recently; return what is in force in its
-    store, and when it was last seen.
-    """
+    """Renew the terminal's lease, unless that was done recently, which this process may know."""
+    if terminals.is_known_as_seen(key.store_id, key.terminal_id, now):
+        return
+    seen = at_once.seen(key.store_id, key.terminal_id)
     in_force = _in_force(key.store_id, seen.parameters_revision)
     last_seen_at = seen.last_seen_at
     if is_touch_due(last_seen_at, in_force, now):
@@ -165,7 +158,6 @@ def _touched(key: BusinessKey, seen: Seen, now: datetime) -> tuple[Parameters, d
     if last_seen_at is not None:
         due_at = last_seen_at + touched_for(in_force)
         terminals.know_as_seen(key.store_id, key.terminal_id, due_at, now)
-    return in_force, last_seen_at
 
 
 def _in_force(store_id: str, revision: int) -> Parameters:

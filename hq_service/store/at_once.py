@@ -10,7 +10,7 @@ from hq_service.domain.actors import Actor, Presented, Role
 from hq_service.domain.model import BusinessKey, Instrument, Lock, Terminal
 from hq_service.domain.numbers import bucket_of
 from hq_service.store import prepared
-from hq_service.store.terminals import LockFacts
+from hq_service.store.terminals import LockFacts, RegisterFacts
 
 
 class Seen(NamedTuple):
@@ -28,7 +28,6 @@ class Locked(NamedTuple):
     number_last4: str
     currency: str
     balance_minor: int
-    seen: Seen
 
 
 class NotLocked(NamedTuple):
@@ -69,15 +68,16 @@ def redeem(
 
 
 def lock(
-    lock: Lock, kind: str, instrument_id: UUID, terminal: Terminal, presented: Presented
+    lock: Lock, kind: str, instrument_id: UUID, register: RegisterFacts, presented: Presented
 ) -> Locked | NotLocked | None:
     """Lock an instrument that is free; else nothing is changed and no row locked. None if not even
     the rules could be asked.
 
-    ``terminal`` is what the lock's grant rests on: if that is not so any more, nothing is done.
+    ``register`` is what the lock rests on: if that is not so any more, nothing is done.
 
     Raises:  NotTried, OutcomeUnknown.
     """
+    terminal = register.terminal
     row = prepared.written(
         "lock_at_once",
         (
@@ -92,13 +92,15 @@ def lock(
             None if lock.grant_revision is None else str(lock.grant_revision),
             terminal.supports_offline,
             None if terminal.acknowledged_revision is None else str(terminal.acknowledged_revision),
+            str(register.parameters_revision),
         ),
     )
     if row is None:
         return None
-    is_given, number_last4, currency, balance_minor, last_seen_at, revision, *rest = row
+    is_given, number_last4, currency, balance_minor, *rest = row
     if is_given:
-        return Locked(number_last4, currency, balance_minor, Seen(last_seen_at, revision))
+        return Locked(number_last4, currency, balance_minor)
+    last_seen_at, revision, *rest = rest
     status, version, *rest = rest
     held = Lock(*rest[:10]) if rest[0] is not None else None
     supports_offline, is_retired, acknowledged, holder_last_seen_at, *known = rest[10:]

@@ -8,7 +8,7 @@ from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from sqlalchemy import Engine, select
 
@@ -60,6 +60,15 @@ def read_lock_facts(
     return LockFacts(terminal, holder_seen_at, revision, *known)
 
 
+class RegisterFacts(NamedTuple):
+    """What a lock at a register depends on: its grant on the terminal, its lease on the revision of
+    the parameters that is in force in the store.
+    """
+
+    terminal: Terminal
+    parameters_revision: int
+
+
 REGISTERS_KEPT_MAX = 10_000
 SEEN_KEPT_MAX = timedelta(seconds=30)
 """How long a process relies on a terminal having been seen: a lease may be made shorter."""
@@ -69,11 +78,11 @@ SEEN_KEPT_MAX = timedelta(seconds=30)
 class _Kept:
     """What is kept of the registers of one database, the one looked up longest ago first.
 
-    What their grants depend on may be out of date: the statement that uses it looks whether it is.
+    What their locks depend on may be out of date: the statement that uses it looks whether it is.
     """
 
     lock: threading.Lock = field(default_factory=threading.Lock)
-    facts: OrderedDict[tuple[str, str], Terminal] = field(default_factory=OrderedDict)
+    facts: OrderedDict[tuple[str, str], RegisterFacts] = field(default_factory=OrderedDict)
     seen_until: OrderedDict[tuple[str, str], datetime] = field(default_factory=OrderedDict)
 
     def keep(self, kept: OrderedDict[tuple[str, str], T], name: tuple[str, str], one: T) -> None:
@@ -93,8 +102,8 @@ def _kept_here() -> _Kept:
     return _kept.get(at_work) or _kept.setdefault(at_work, _Kept())
 
 
-def register_facts(store_id: str, terminal_id: str) -> Terminal | None:
-    """Return what a register's grants depend on, as it was when this process looked last.
+def register_facts(store_id: str, terminal_id: str) -> RegisterFacts | None:
+    """Return what a register's locks depend on, as it was when this process looked last.
 
     Raises:  NotTried.
     """
@@ -105,8 +114,9 @@ def register_facts(store_id: str, terminal_id: str) -> Terminal | None:
     row = prepared.read("read_register_facts", name)
     if row is None:
         return None
-    supports_offline, acknowledged = row
-    read = Terminal(store_id, terminal_id, supports_offline, acknowledged_revision=acknowledged)
+    supports_offline, acknowledged, revision = row
+    terminal = Terminal(store_id, terminal_id, supports_offline, acknowledged_revision=acknowledged)
+    read = RegisterFacts(terminal, revision)
     kept.keep(kept.facts, name, read)
     return read
 

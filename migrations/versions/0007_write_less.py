@@ -163,11 +163,11 @@ CREATE FUNCTION lock_at_once(
     the_key_id text, the_secret_sha256 bytea, the_store_id text, the_terminal_id text,
     the_transaction_id text, the_line int, the_bucket int, the_instrument_id uuid, the_kind text,
     the_lock_id uuid, the_moment timestamptz, the_grant_until timestamptz, the_grant_revision int,
-    expected_support boolean, expected_revision int
+    expected_support boolean, expected_revision int, expected_parameters_revision int
 ) RETURNS TABLE (
     is_given boolean, number_last4 text, currency text, balance_minor bigint,
-    last_seen_at timestamptz, parameters_revision int,
     -- Of one that is not given, also what the rules refuse it by.
+    last_seen_at timestamptz, parameters_revision int,
     status text, version bigint,
     lock_id uuid, lock_store_id text, lock_terminal_id text, lock_transaction_id text,
     lock_line int, lock_purpose text, lock_amount_minor bigint, locked_at timestamptz,
@@ -255,6 +255,9 @@ BEGIN
        AND terminal.retired_at IS NULL AND store.retired_at IS NULL
        AND terminal.supports_offline = expected_support
        AND presence.acknowledged_revision IS NOT DISTINCT FROM expected_revision
+       AND NOT EXISTS (SELECT FROM parameter_revisions
+                        WHERE revision > expected_parameters_revision
+                          AND (store_id IS NULL OR store_id = the_store_id))
        AND NOT EXISTS (SELECT FROM voids
                         WHERE store_id = the_store_id AND terminal_id = the_terminal_id
                           AND transaction_id = the_transaction_id AND line = the_line)
@@ -265,13 +268,6 @@ BEGIN
     IF NOT FOUND THEN
         RAISE EXCEPTION 'not at once' USING ERRCODE = 'HQ001';
     END IF;
-    last_seen_at := (SELECT presence.last_seen_at
-                       FROM terminal_presence AS presence
-                      WHERE presence.store_id = the_store_id
-                        AND presence.terminal_id = the_terminal_id);
-    parameters_revision := (SELECT coalesce(max(revision), 0)
-                              FROM parameter_revisions
-                             WHERE store_id IS NULL OR store_id = the_store_id);
     is_given := true;
     RETURN NEXT;
 END $$

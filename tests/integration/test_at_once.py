@@ -424,3 +424,11 @@ def test_a_register_that_acknowledged_something_since_is_granted_by_that(hq: Hq)
         till.release(first, transaction_id, lock["lock_id"])
     hq.allow_offline(till)
     assert till.lock(second, "X3").json["offline"]["allowed"] is True
+
+
+def test_a_lease_is_as_long_as_what_was_saved_since_says(hq: Hq) -> None:
+    till, card = hq.till(), hq.issue(BALANCE_MINOR)
+    for transaction_id in ("X1", "X2"):  # what its locks depend on is known by now
+        till.release(card, transaction_id, till.lock(card, transaction_id).json["lock_id"])
+    assert hq.save_parameters(till.store_id, lease_seconds=60).status_code == 200
+    assert till.lock(card, "X3").json["lease"]["seconds"] == 60

@@ -112,4 +112,12 @@ AT_ONCE = (
         "",
         (f"{TESTS}::test_a_register_that_acknowledged_something_since_is_granted_by_that",),
     ),
+    Mutant(
+        "a-lease-at-once-goes-by-what-was-in-force-once",
+        "A lease rests on what is kept in the process, and nobody looks whether it is still so.",
+        LOCK,
+        "                        WHERE revision > expected_parameters_revision\n",
+        "                        WHERE false AND revision > expected_parameters_revision\n",
+        (f"{TESTS}::test_a_lease_is_as_long_as_what_was_saved_since_says",),
+    ),
 )
