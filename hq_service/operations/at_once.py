@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from hq_service.domain.actors import Actor, Presented
-from hq_service.domain.errors import HqError, OutcomeUnknown, Refused, Unavailable
+from hq_service.domain.errors import HqError, OutcomeUnknown, Unavailable
 from hq_service.domain.keyring import Keyring
 from hq_service.domain.locking import LockRequest, new_lock
 from hq_service.domain.model import BusinessKey, Instrument, InstrumentStatus
@@ -104,9 +104,10 @@ def lock(
         terminals.forget_register_facts(key.store_id, key.terminal_id)
         return None
     if locked is None:
+        terminals.forget_register_facts(key.store_id, key.terminal_id)
         return None
     if isinstance(locked, NotLocked):
-        refusal = _refusal_of(request, locked, now)
+        refusal = refusal_of(request, locked.instrument, locked.facts, now)
         if refusal is not None:
             raise refusal
         return None
@@ -117,16 +118,6 @@ def lock(
         _keep_seen(key, now)
     # Whenever the terminal was seen before: from now on its lease runs.
     return lock_answer(found, taken, in_force, keyring, now, is_new=True)
-
-
-def _refusal_of(request: LockRequest, told: NotLocked, now: datetime) -> Refused | None:
-    """Return how the rules refuse a lock; None if they do not, or more has to be read for it."""
-    store_id, facts = request.key.store_id, told.facts
-    needed = (facts.parameters_revision, facts.terminal.acknowledged_revision)
-    are_kept = all(one is None or parameters.kept_at(store_id, one) is not None for one in needed)
-    if facts.terminal.retired or not are_kept:
-        return None
-    return refusal_of(request, told.instrument, facts, now)
 
 
 def inquire_balance(

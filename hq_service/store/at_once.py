@@ -7,7 +7,7 @@ from typing import NamedTuple
 from uuid import UUID
 
 from hq_service.domain.actors import Actor, Presented, Role
-from hq_service.domain.model import BusinessKey, Instrument, Lock, Terminal
+from hq_service.domain.model import BusinessKey, Instrument, Lock
 from hq_service.domain.numbers import bucket_of
 from hq_service.store import prepared
 from hq_service.store.terminals import LockFacts, RegisterFacts
@@ -100,27 +100,14 @@ def lock(
     is_given, number_last4, currency, balance_minor, *rest = row
     if is_given:
         return Locked(number_last4, currency, balance_minor)
-    last_seen_at, revision, *rest = rest
     status, version, *rest = rest
     held = Lock(*rest[:10]) if rest[0] is not None else None
-    supports_offline, is_retired, acknowledged, holder_last_seen_at, *known = rest[10:]
+    holder_last_seen_at, *known = rest[10:]
     return NotLocked(
         Instrument(
             instrument_id, kind, currency, number_last4, status, balance_minor, version, None, held
         ),
-        LockFacts(
-            Terminal(
-                terminal.store_id,
-                terminal.terminal_id,
-                supports_offline,
-                is_retired,
-                last_seen_at,
-                acknowledged,
-            ),
-            holder_last_seen_at,
-            revision,
-            *known,
-        ),
+        LockFacts(terminal, holder_last_seen_at, register.parameters_revision, *known),
     )
 
 

@@ -167,12 +167,10 @@ CREATE FUNCTION lock_at_once(
 ) RETURNS TABLE (
     is_given boolean, number_last4 text, currency text, balance_minor bigint,
     -- Of one that is not given, also what the rules refuse it by.
-    last_seen_at timestamptz, parameters_revision int,
     status text, version bigint,
     lock_id uuid, lock_store_id text, lock_terminal_id text, lock_transaction_id text,
     lock_line int, lock_purpose text, lock_amount_minor bigint, locked_at timestamptz,
     lock_grant_until timestamptz, lock_grant_revision int,
-    supports_offline boolean, is_retired boolean, acknowledged_revision int,
     holder_last_seen_at timestamptz, is_voided boolean, is_concluded boolean,
     is_holder_voided boolean
 ) LANGUAGE plpgsql AS $$
@@ -196,17 +194,11 @@ BEGIN
          INTO number_last4, currency, balance_minor;
     IF NOT FOUND THEN
         RETURN QUERY
-        SELECT false, card.number_last4, card.currency, card.balance_minor, presence.last_seen_at,
-               (SELECT coalesce(max(revision), 0)
-                  FROM parameter_revisions
-                 WHERE store_id IS NULL OR store_id = the_store_id),
+        SELECT false, card.number_last4, card.currency, card.balance_minor,
                card.status, card.version,
                card.lock_id, card.lock_store_id, card.lock_terminal_id, card.lock_transaction_id,
                card.lock_line, card.lock_purpose, card.lock_amount_minor, card.locked_at,
-               card.lock_grant_until, card.lock_grant_revision,
-               terminal.supports_offline,
-               coalesce(terminal.retired_at, store.retired_at) IS NOT NULL,
-               presence.acknowledged_revision, holder.last_seen_at,
+               card.lock_grant_until, card.lock_grant_revision, holder.last_seen_at,
                EXISTS (SELECT FROM voids
                         WHERE store_id = the_store_id AND terminal_id = the_terminal_id
                           AND transaction_id = the_transaction_id AND line = the_line),
@@ -226,9 +218,6 @@ BEGIN
             ON store.store_id = terminal.store_id
           JOIN instruments AS card
             ON card.bucket = the_bucket AND card.instrument_id = the_instrument_id
-          LEFT JOIN terminal_presence AS presence
-            ON presence.store_id = terminal.store_id
-           AND presence.terminal_id = terminal.terminal_id
           LEFT JOIN terminal_presence AS holder
             ON holder.store_id = card.lock_store_id
            AND holder.terminal_id = card.lock_terminal_id
@@ -236,7 +225,11 @@ BEGIN
            AND caller.role = 'terminal' AND caller.store_id = the_store_id
            AND caller.terminal_id = the_terminal_id AND caller.revoked_at IS NULL
            AND (caller.expires_at IS NULL OR caller.expires_at > the_moment)
-           AND card.kind = the_kind AND card.remainder_id IS NULL;
+           AND card.kind = the_kind AND card.remainder_id IS NULL
+           AND terminal.retired_at IS NULL AND store.retired_at IS NULL
+           AND NOT EXISTS (SELECT FROM parameter_revisions
+                            WHERE revision > expected_parameters_revision
+                              AND (store_id IS NULL OR store_id = the_store_id));
         RETURN;
     END IF;
     -- Now with everything that was committed meanwhile: this statement waits for a retirement that
