@@ -10,12 +10,16 @@ import binascii
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from urllib.parse import parse_qs, urlsplit
 
 from hq_service.domain.grants import GrantKeys
 
 PRODUCTION = "production"
 PORT_DEFAULT = 8080
 SECRET_BYTES_MIN = 16
+THIS_MACHINE = ("localhost", "127.0.0.1", "::1")
+THREADS_HERE = 2
+THREADS_ELSEWHERE = 4
 
 
 class SettingsError(Exception):
@@ -31,7 +35,7 @@ class Settings:
     grant_keys: GrantKeys = field(repr=False)
     environment: str = "development"
     workers: int = os.cpu_count() or 2
-    threads: int = 4
+    threads: int = 2
     body_bytes_max: int = 64 * 1024
     batch_body_bytes_max: int = 64 * 1024 * 1024
     batch_lines_max: int = 100_000
@@ -46,13 +50,14 @@ def settings_from(environ: Mapping[str, str]) -> Settings:
 
     Raises:  SettingsError for whatever is missing or wrong.
     """
+    database_url = database_url_from(environ)
     return Settings(
-        database_url=database_url_from(environ),
+        database_url=database_url,
         number_secret=_number_secret(environ),
         grant_keys=_grant_keys(environ),
         environment=_environment(environ),
         workers=_integer(environ, "HQ_WORKERS", os.cpu_count() or 2, 1, 256),
-        threads=_integer(environ, "HQ_THREADS", 4, 1, 64),
+        threads=_integer(environ, "HQ_THREADS", _threads_for(database_url), 1, 64),
         body_bytes_max=_integer(environ, "HQ_BODY_BYTES_MAX", 65_536, 1_024, 2**26),
         batch_body_bytes_max=_integer(environ, "HQ_BATCH_BODY_BYTES_MAX", 2**26, 1_024, 2**28),
         batch_lines_max=_integer(environ, "HQ_BATCH_LINES_MAX", 100_000, 1, 1_000_000),
@@ -82,6 +87,21 @@ def database_url_from(environ: Mapping[str, str]) -> str:
     raise SettingsError(
         "DATABASE_URL must begin with postgresql://; this service runs on PostgreSQL only."
     )
+
+
+def _threads_for(database_url: str) -> int:
+    """Return how many threads a worker has by default.
+
+    Threads wait for the database. One on this machine answers with the same cores: more of them
+    only get into each other's way (docs/performance.md). For one elsewhere, the way there counts.
+    """
+    try:
+        parts = urlsplit(database_url)
+    except ValueError:  # whoever connects says what is wrong with it
+        return THREADS_ELSEWHERE
+    hosts = [parts.hostname or "", *parse_qs(parts.query).get("host", [])]
+    is_here = all(host in ("", *THIS_MACHINE) or host.startswith("/") for host in hosts)
+    return THREADS_HERE if is_here else THREADS_ELSEWHERE
 
 
 def port_from(environ: Mapping[str, str]) -> int:

@@ -239,3 +239,23 @@ def test_production_without_a_database_does_nothing_else_either(tmp_path: Path, 
 )
 def test_the_service_does_not_start_on_a_wrong_setting(variable: str, value: str) -> None:
     assert_ends_with_a_sentence(run("serve", **{**GOOD, variable: value}), variable)
+
+
+@pytest.mark.parametrize(
+    ("url", "threads"),
+    [
+        ("postgresql://hq@/hq?host=/run/postgresql", 2),
+        ("postgresql://hq@localhost/hq", 2),
+        ("postgres://hq@127.0.0.1:5433/hq", 2),
+        ("postgresql://hq@[::1]/hq", 2),
+        ("postgresql://hq@db.example:5432/hq", 4),
+        ("postgresql://hq@/hq?host=db.example", 4),
+        ("postgresql://hq@localhost/hq?host=db.example", 4),
+        ("postgresql://hq@[nothing/hq", 4),
+    ],
+)
+def test_a_database_of_this_machine_has_fewer_threads_waiting_for_it(
+    url: str, threads: int
+) -> None:
+    assert settings_from({**GOOD, "DATABASE_URL": url}).threads == threads
+    assert settings_from({**GOOD, "DATABASE_URL": url, "HQ_THREADS": "7"}).threads == 7
