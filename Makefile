@@ -30,7 +30,7 @@ mutants: bootstrap ## plant defects and see that the tests find each (ARGS="--li
 bench: bootstrap ## measure the service beside PostgreSQL and Flask (ARGS="--only redeem")
 	@exec $(PYTHON_IN_VENV) -m benchmarks $(ARGS)
 
-bench-quick: bootstrap ## the same from less work, in three minutes
+bench-quick: bootstrap ## the same from less work, in two minutes
 	@exec $(PYTHON_IN_VENV) -m benchmarks --quick $(ARGS)
 
 demo: bootstrap ## lock, redeem and settle an offline batch twice, and print the balances
