@@ -163,6 +163,7 @@ def small_json_body(environ: WSGIEnvironment) -> bytes | None:
     if (
         environ.get("CONTENT_TYPE") != JSON
         or "HTTP_CONTENT_ENCODING" in environ
+        or "HTTP_TRANSFER_ENCODING" in environ
         or environ.get("QUERY_STRING")
         or not length.isdecimal()
         or int(length) > SMALL_BYTES_MAX

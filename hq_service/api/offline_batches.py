@@ -121,6 +121,8 @@ def _settled(
     if len(lines) > settings().batch_synchronous_lines_max:
         state = offline_batches.state(store_id, batch_id, actor)
         if state.settled_at is not None:
+            # Whoever settled it may have ended before they looked.
+            waiting.judge_again_behind(keyring(), received_at)
             return written(200, _members(state))
         settle_in_background(store_id, batch_id)
         return written(202, _members(state))

@@ -195,17 +195,17 @@ def _commit(connection: Connection) -> None:
         try:
             connection.commit()
         finally:
+            # Before the connection is given back: the next one's commit is another one.
             watchdog.forget(connection)
+            _committing.discard(connection)
+            is_unconfirmed = connection in _unconfirmed
+            _unconfirmed.discard(connection)
     except psycopg.Error as error:
         sqlstate = _sqlstate(error)
         _give_up()
         if sqlstate is None or sqlstate.startswith(_CUT_OFF):
             raise _outcome_unknown() from error
         _translate(error)  # the server said no: certainly not applied
-    finally:
-        _committing.discard(connection)
-        is_unconfirmed = connection in _unconfirmed
-        _unconfirmed.discard(connection)
     # Nothing is left to commit; this ends the session's transaction and frees the connection.
     db.session.commit()
     if is_unconfirmed:

@@ -196,7 +196,7 @@ def kept_at(store_id: str, revision: int) -> Parameters | None:
     if kept is None:
         return None
     known = kept.resolved.get((store_id, revision))
-    if known is not None:
+    if known is not None and store_id in kept.stores:
         return known
     company, stores = kept.scopes((store_id,))
     if stores[store_id].up_to < revision or company.up_to < revision:

@@ -149,14 +149,14 @@ ALTER TABLE live_locks DROP CONSTRAINT fk_live_locks_bucket_instruments;
 ALTER TABLE postings DROP CONSTRAINT fk_postings_bucket_instruments;
 ALTER TABLE postings DROP CONSTRAINT uq_postings_business_key;
 DROP INDEX uq_postings_lock_id;
+ALTER TABLE postings ALTER COLUMN codes DROP NOT NULL;
+UPDATE postings SET codes = NULL WHERE codes = '{}';
 CREATE UNIQUE INDEX uq_postings_business_key
     ON postings (store_id, terminal_id, transaction_id, line, bucket)
     WHERE entry = 'original';
 CREATE UNIQUE INDEX uq_postings_business_key_and_entry
     ON postings (store_id, terminal_id, transaction_id, line, entry, bucket)
     WHERE entry <> 'original';
-ALTER TABLE postings ALTER COLUMN codes DROP NOT NULL;
-UPDATE postings SET codes = NULL WHERE codes = '{}';
 
 DROP FUNCTION lock_at_once;
 CREATE FUNCTION lock_at_once(

@@ -116,7 +116,9 @@ AT_ONCE = (
         "a-lease-at-once-goes-by-what-was-in-force-once",
         "A lease rests on what is kept in the process, and nobody looks whether it is still so.",
         LOCK,
+        "       AND NOT EXISTS (SELECT FROM parameter_revisions\n"
         "                        WHERE revision > expected_parameters_revision\n",
+        "       AND NOT EXISTS (SELECT FROM parameter_revisions\n"
         "                        WHERE false AND revision > expected_parameters_revision\n",
         (f"{TESTS}::test_a_lease_is_as_long_as_what_was_saved_since_says",),
     ),
