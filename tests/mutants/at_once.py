@@ -100,8 +100,9 @@ AT_ONCE = (
         "a-retired-register-locks-at-once",
         "Whether the register is in use is not looked at.",
         LOCK,
-        "       AND terminal.retired_at IS NULL AND store.retired_at IS NULL\n",
-        "",
+        "       AND terminal.retired_at IS NULL AND store.retired_at IS NULL\n"
+        "       AND terminal.supports_offline",
+        "       AND terminal.supports_offline",
         _after("retired_before", "/v1/locks"),
     ),
     Mutant(
