@@ -418,11 +418,14 @@ def test_another_lock_than_the_cards_comes_to_the_same(both_ways: BothWays) -> N
 
 def test_a_register_that_acknowledged_something_since_is_granted_by_that(hq: Hq) -> None:
     till, first, second = hq.till(), hq.issue(BALANCE_MINOR), hq.issue(BALANCE_MINOR)
+    allowed = {"allow_concluding_gift_card_transactions_offline": True}
+    assert hq.save_parameters(till.store_id, **allowed).status_code == 200
+    hq.distribute()
     for transaction_id in ("X1", "X2"):  # what its grants depend on is known by now
         lock = till.lock(first, transaction_id).json
         assert lock["offline"]["grant"] is None
         till.release(first, transaction_id, lock["lock_id"])
-    hq.allow_offline(till)
+    assert till.get("/v1/parameters").status_code == 200
     assert till.lock(second, "X3").json["offline"]["allowed"] is True
 
 

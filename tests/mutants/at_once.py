@@ -73,14 +73,6 @@ AT_ONCE = (
         _after("key_revoked", "/v1/redemptions"),
     ),
     Mutant(
-        "any-lock-of-the-sale-redeems-at-once",
-        "The lock that the till names is not the one that has to be on the card.",
-        REDEEM,
-        "       AND lock_id = $9 AND lock_store_id = $3",
-        "       AND lock_id IS NOT NULL AND $9::uuid IS NOT NULL AND lock_store_id = $3",
-        (f"{TESTS}::test_another_lock_than_the_cards_comes_to_the_same",),
-    ),
-    Mutant(
         "a-voided-key-locks-at-once",
         "A lock is given for a key that shall have no effect.",
         LOCK,
