@@ -65,9 +65,8 @@ def redeem(wish: Redemption, presented: Presented, now: datetime) -> int | None:
     except NotTried:
         return None
     if balance_minor is not None:
-        with suppress(
-            HqError, NotTried
-        ):  # it is done; the next request of the terminal tries again
+        # It is done; the next request of the terminal tries again.
+        with suppress(HqError, NotTried):
             _keep_seen(wish.key, now)
     return balance_minor
 

@@ -56,7 +56,7 @@ def redeem(
         (
             *_caller(presented),
             *_key(key),
-            str(int(instrument_id[:3], 16) >> 2),  # its bucket: the top ten bits
+            str(bucket_of(UUID(instrument_id))),
             instrument_id,
             lock_id,
             str(amount_minor),

@@ -80,7 +80,9 @@ def work_with(at_work: Engine, work: Callable[[], R]) -> R:
 
 
 def listen(engine: Engine) -> None:
-    """Watch every new connection for the notice that a commit did not wait for its standby."""
+    """Watch every new connection for the notice that a commit did not wait for its standby, and
+    let the pool give out none that the server has left.
+    """
 
     @event.listens_for(engine, "connect")
     def connected(connection: Connection, _record: object) -> None:

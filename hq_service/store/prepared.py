@@ -30,7 +30,7 @@ class NotTried(Exception):
 
 
 class _Own:
-    """A connection that is kept for this, with its cursor."""
+    """A connection that is kept for this, with what it has prepared."""
 
     def __init__(self, at_work: Engine, free: deque[_Own]) -> None:
         pooled = at_work.raw_connection()
@@ -67,27 +67,18 @@ class _Own:
         """
         libpq, prepared_name = self.connection.pgconn, name.encode()
         if name not in self._prepared:
-            self._checked(libpq.prepare(prepared_name, statement(name).encode()))
+            _checked(libpq.prepare(prepared_name, statement(name).encode()))
             self._prepared.add(name)
         # None is a NULL, although the annotation of exec_prepared does not say so.
         given: list[Any] = [
             one.encode() if type(one) is str else None if one is None else _text_of(one)
             for one in values
         ]
-        result = self._checked(libpq.exec_prepared(prepared_name, given))
+        result = _checked(libpq.exec_prepared(prepared_name, given))
         if not result.ntuples:
             return None
         self._transformer.set_pgresult(result)
         return self._transformer.load_row(0, tuple)
-
-    def _checked(self, result: PGresult) -> PGresult:
-        """Return a result that is a good one.
-
-        Raises:  psycopg.Error.
-        """
-        if result.status not in (ExecStatus.COMMAND_OK, ExecStatus.TUPLES_OK):
-            raise psycopg.errors.error_from_result(result)
-        return result
 
     def give_back(self) -> None:
         """Let somebody else use the connection, if it still can be used."""
@@ -97,6 +88,16 @@ class _Own:
     def close(self) -> None:
         """End the connection."""
         self.connection.close()
+
+
+def _checked(result: PGresult) -> PGresult:
+    """Return a result that is a good one.
+
+    Raises:  psycopg.Error.
+    """
+    if result.status not in (ExecStatus.COMMAND_OK, ExecStatus.TUPLES_OK):
+        raise psycopg.errors.error_from_result(result)
+    return result
 
 
 def _text_of(value: Any) -> bytes:
