@@ -8,7 +8,7 @@ from uuid import UUID
 
 from hq_service.domain.actors import Actor, Presented, Role
 from hq_service.domain.model import BusinessKey, Instrument, Lock
-from hq_service.domain.numbers import bucket_of
+from hq_service.domain.numbers import bucket_of, uuid_of
 from hq_service.store import prepared
 from hq_service.store.terminals import LockFacts, RegisterFacts
 
@@ -56,7 +56,7 @@ def redeem(
         (
             *_caller(presented),
             *_key(key),
-            str(bucket_of(UUID(instrument_id))),
+            str(bucket_of(uuid_of(instrument_id))),
             instrument_id,
             lock_id,
             str(amount_minor),
